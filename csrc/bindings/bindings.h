@@ -1,0 +1,9 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace lmcfast {
+
+void bind_assignment(pybind11::module_& m);
+
+}  // namespace lmcfast

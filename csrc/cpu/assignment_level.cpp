@@ -1,0 +1,100 @@
+// The solver for one vector level. Compiled once for each, with LMCFAST_LEVEL set and the processor's flags.
+#include "certificate.h"
+#include "dense.h"
+#include "level.h"
+#include "state.h"
+
+namespace lmcfast::LMCFAST_LEVEL {
+
+namespace {
+
+// Prices far above the scores would drown them in rounding; such a start is worth nothing.
+constexpr double kWidestStart = 1024;
+
+// Copies the caller's start prices, shifted so that the lowest is 0 (which changes no decision). False: no usable
+// start.
+template <class T>
+bool start_warm(const OrientedProblem<T>& problem, State<T>& s, double largest_score) {
+  // With spare columns an optimum needs the unassigned ones at the lowest price, which prices of another problem break.
+  if (problem.rows != problem.columns) return false;
+  if (problem.column_prices) {
+    std::memcpy(s.price, problem.column_prices, size_t(s.columns) * sizeof(double));
+  } else if (problem.row_prices) {
+    for (int j = 0; j < s.columns; ++j) s.price[j] = -kInf;
+    for (int i = 0; i < s.rows; ++i)
+      for (int j = 0; j < s.columns; ++j) s.price[j] = larger(s.price[j], s.score(i, j) - problem.row_prices[i]);
+    s.work->counts.scores_read += int64_t(s.rows) * s.columns;
+  } else {
+    return false;
+  }
+  double least = kInf, most = -kInf;
+  for (int j = 0; j < s.columns; ++j) {
+    least = smaller(least, s.price[j]);
+    most = larger(most, s.price[j]);
+  }
+  const bool usable = most - least <= kWidestStart * largest_score;  // false for infinities too
+  for (int j = 0; j < s.columns; ++j) s.price[j] = usable ? s.price[j] - least : 0;
+  return usable;
+}
+
+template <class T>
+Status solve(const OrientedProblem<T>& problem, Certify certificate, Interrupt interrupt, OrientedResult& out) {
+  Workspace& w = Workspace::of_this_thread();
+  const Workspace::Frame frame(w);
+  Work work;
+  work.interrupted = interrupt.ask;
+  work.argument = interrupt.argument;
+  const int64_t size = padded(problem.columns);
+  State<T> s{problem.scores, problem.row_stride,   problem.rows,  problem.columns,
+             problem.sign,   w.take<double>(size), out.column_of, w.take<int>(problem.columns),
+             &work};
+  for (int64_t j = 0; j < size; ++j) s.price[j] = 0;
+  s.clear_assignment();
+  out.row = out.column = -1;
+
+  const ScoreCheck check = check_scores(s);
+  if (!check.valid) {
+    out.row = check.row;
+    out.column = check.column;
+    out.value = double(s.row(check.row)[check.column]);
+    return Status::invalid_score;
+  }
+  const bool warm = start_warm(problem, s, check.largest);
+  work.counts.warm += warm;
+  ++work.counts.dense;
+  Status status = solve_dense(s, warm, &out.row);
+  if (status == Status::ok) {
+    const Certificate proof = certify(s, certificate != Certify::none, out.profits);
+    out.objective = proof.objective;
+    out.gap = proof.gap;
+    if (!proof.proved) {
+      out.value = proof.gap;
+      status = Status::not_certified;
+    }
+    std::memcpy(out.prices, s.price, size_t(s.columns) * sizeof(double));
+  }
+  out.counts = work.counts;
+  return status;
+}
+
+bool supported() {
+#if defined(__AVX512F__)
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") &&
+         __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+#elif defined(__AVX2__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+#else
+  return true;
+#endif
+}
+
+#define LMCFAST_STRING_OF(x) #x
+#define LMCFAST_STRING(x) LMCFAST_STRING_OF(x)
+
+}  // namespace
+
+extern const Level kLevel;
+const Level kLevel = {LMCFAST_STRING(LMCFAST_LEVEL), supported, solve<float>, solve<double>};
+
+}  // namespace lmcfast::LMCFAST_LEVEL

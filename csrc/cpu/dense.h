@@ -1,0 +1,243 @@
+// The dense method: bids that raise prices without a tolerance, then shortest augmenting paths over whole rows.
+//
+// Jonker and Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment problems",
+// Computing 38 (1987) 325-340, for maximisation, with rows as bidders: pages 328-330 (augmenting row reduction) are
+// `take_best_columns` and `bid`, pages 330-333 are `Paths::augment`. Also the last resort of every other method: it
+// goes on from any prices and any partial assignment that satisfies the invariant of state.h.
+#pragma once
+
+#include "state.h"
+
+namespace lmcfast::LMCFAST_LEVEL {
+
+// Rows waiting for a column.
+struct RowStack {
+  int* rows;
+  int count = 0;
+  void push(int i) { rows[count++] = i; }
+  int pop() { return rows[--count]; }
+};
+
+// Every free row takes its best column if that is free, or a free column that ties with it, and raises the price of a
+// strictly best one to where its second best is as good (the most that keeps the row tight). The others wait.
+template <class T>
+void take_best_columns(State<T>& s, RowStack& waiting) {
+  waiting.count = 0;
+  for (int i = 0; i < s.rows; ++i) {
+    if (s.column_of[i] >= 0) continue;
+    const BestTwo best = best_two(s, i);
+    ++s.work->counts.bids;
+    int j = best.column;
+    if (j >= 0 && s.row_of[j] >= 0) j = best.second == best.first ? free_tight_column(s, i, best.first) : -1;
+    if (j < 0) {
+      waiting.push(i);
+      continue;
+    }
+    s.assign(i, j);
+    if (best.second > -kInf) s.price[j] += best.first - best.second;
+  }
+}
+
+// Bids that may take a column from its owner, who then bids in turn. At most `limit` bids, since on tied scores a chain
+// can go on for long without gain: shortest paths settle those better. Leaves the rows that still wait in `waiting`.
+template <class T>
+void bid(State<T>& s, RowStack& waiting, int64_t limit) {
+  int left = 0;  // rows set aside for the shortest paths
+  int* const aside = Workspace::of_this_thread().take<int>(s.rows);
+  while (waiting.count > 0 && limit-- > 0) {
+    const int i = waiting.pop();
+    const BestTwo best = best_two(s, i);
+    ++s.work->counts.bids;
+    int j = best.column;
+    if (j < 0) {
+      aside[left++] = i;
+      continue;
+    }
+    const int owner = s.row_of[j];
+    if (owner >= 0 && best.first == best.second) {
+      j = free_tight_column(s, i, best.first);
+      if (j < 0) aside[left++] = i;
+      else s.assign(i, j);
+      continue;
+    }
+    if (best.second > -kInf) s.price[j] += best.first - best.second;
+    else if (owner >= 0) {  // the only column that i may use: no finite price settles who gets it
+      aside[left++] = i;
+      continue;
+    }
+    s.assign(i, j);
+    if (owner >= 0) {
+      s.column_of[owner] = -1;
+      waiting.push(owner);
+    }
+  }
+  while (left > 0) waiting.push(aside[--left]);
+}
+
+// Shortest augmenting paths from free rows (Dijkstra over reduced scores u[i] - a[i,j] + p[j] >= 0).
+template <class T>
+class Paths {
+ public:
+  explicit Paths(State<T>& s) : s_(s) {
+    Workspace& w = Workspace::of_this_thread();
+    const int64_t size = padded(s.columns);
+    distance_ = w.take<double>(size);
+    open_price_ = w.take<double>(size);
+    reached_from_ = w.take<int64_t>(size);
+    scanned_ = w.take<int>(s.columns);
+    scanned_at_ = w.take<double>(s.columns);
+    free_ = w.take<int>(s.columns);
+    for (int j = 0; j < s.columns; ++j)
+      if (s.row_of[j] < 0) free_[free_count_++] = j;
+  }
+
+  // Assigns row `start`, changing the columns of others along the cheapest alternating path. False: no path exists.
+  bool augment(int start) {
+    prepare();
+    ++s_.work->counts.paths;
+    int i = start, end = -1, steps = 0;
+    double row_profit = profit(s_, start), reach = 0;
+    if (row_profit == -kInf) return false;
+    while (end < 0) {
+      const Nearest nearest = relax(i, reach, row_profit);
+      if (nearest.column < 0) return false;
+      const bool plateau = nearest.distance <= reach;
+      reach = nearest.distance;
+      if (s_.row_of[nearest.column] < 0) end = nearest.column;
+      else if (plateau) end = free_column_at(reach);  // on ties: stop at the first free column of this distance
+      if (end >= 0) break;
+      scanned_[steps] = nearest.column;
+      scanned_at_[steps++] = reach;
+      // A scanned column leaves the search: an infinite open price keeps it from being reached again.
+      open_price_[nearest.column] = distance_[nearest.column] = kInf;
+      i = s_.row_of[nearest.column];
+      row_profit = s_.margin(i, nearest.column);
+    }
+    for (int k = 0; k < steps; ++k) s_.price[scanned_[k]] += reach - scanned_at_[k];
+    flip(start, end);
+    return true;
+  }
+
+ private:
+  struct Nearest {
+    double distance;
+    int column;
+  };
+
+  void prepare() {
+    const int64_t size = padded(s_.columns);
+    std::memcpy(open_price_, s_.price, size_t(s_.columns) * sizeof(double));
+    for (int64_t j = s_.columns; j < size; ++j) open_price_[j] = kInf;  // lanes past the end are never nearest
+    for (int64_t j = 0; j < size; j += kLanes) store(distance_ + j, broadcast(kInf));
+  }
+
+  // Lowers the distances through row i, which is `reach` away, and returns the nearest open column.
+  Nearest relax(int i, double reach, double row_profit) {
+    const Doubles base = broadcast(reach + row_profit), least = broadcast(reach);
+    const Indices from = broadcast(int64_t(i));
+    Doubles nearest = broadcast(kInf);
+    Indices at = broadcast(int64_t(-1)), column = lane_numbers();
+    ++s_.work->counts.path_steps;
+    for_each_vector(s_, i, 0.0, [&](Doubles a, int j) {
+      const Doubles through = max(least, base - a + load(open_price_ + j));
+      const Doubles before = load(distance_ + j);
+      const Mask shorter = less(through, before);
+      const Doubles now = min(through, before);
+      store(distance_ + j, now);
+      store_where(shorter, reached_from_ + j, from);
+      at = select(less(now, nearest), column, at);
+      nearest = min(now, nearest);
+      column += kLanes;
+    });
+    const double distance = reduce_min(nearest);
+    if (!(distance < kInf)) return {kInf, -1};
+    const int lane = first_bit(bits(equal(nearest, broadcast(distance))));
+    return {distance, int(at[lane])};
+  }
+
+  int free_column_at(double reach) const {
+    for (int k = 0; k < free_count_; ++k)
+      if (distance_[free_[k]] == reach) return free_[k];
+    return -1;
+  }
+
+  void flip(int start, int end) {
+    int k = 0;
+    while (free_[k] != end) ++k;
+    free_[k] = free_[--free_count_];
+    for (int j = end, i = -1; i != start;) {
+      i = int(reached_from_[j]);
+      const int next = s_.column_of[i];
+      s_.assign(i, j);
+      j = next;
+    }
+  }
+
+  State<T>& s_;
+  double* distance_;
+  double* open_price_;
+  int64_t* reached_from_;
+  int* scanned_;
+  double* scanned_at_;
+  int* free_;
+  int free_count_ = 0;
+};
+
+// Column maxima as start prices: right where some columns are wanted by all rows, wrong where many rows are alike.
+// False when a column has no allowed pair.
+template <class T>
+bool column_maxima(State<T>& s, double* out) {
+  const int64_t size = padded(s.columns);
+  for (int64_t j = 0; j < size; j += kLanes) store(out + j, broadcast(-kInf));
+  for (int i = 0; i < s.rows; ++i)
+    for_each_vector(s, i, -kInf, [&](Doubles a, int j) { store(out + j, max(load(out + j), a)); });
+  double least = kInf;
+  for (int j = 0; j < s.columns; ++j) least = smaller(least, out[j]);
+  if (least == -kInf) return false;
+  for (int64_t j = 0; j < size; ++j) out[j] = j < s.columns ? out[j] - least : 0.0;
+  return true;
+}
+
+// Takes the better of two starts: the present prices, and the column maxima.
+template <class T>
+void choose_start(State<T>& s, RowStack& waiting) {
+  take_best_columns(s, waiting);
+  if (s.rows != s.columns || waiting.count * 5 <= s.rows) return;
+  Workspace& w = Workspace::of_this_thread();
+  const int64_t size = padded(s.columns);
+  State<T> other = s;
+  other.price = w.take<double>(size);
+  other.column_of = w.take<int>(s.rows);
+  other.row_of = w.take<int>(s.columns);
+  RowStack still{w.take<int>(s.rows)};
+  if (!column_maxima(other, other.price)) return;
+  other.clear_assignment();
+  take_best_columns(other, still);
+  if (still.count >= waiting.count) return;
+  std::memcpy(s.price, other.price, size_t(size) * sizeof(double));
+  std::memcpy(s.column_of, other.column_of, size_t(s.rows) * sizeof(int));
+  std::memcpy(s.row_of, other.row_of, size_t(s.columns) * sizeof(int));
+  std::memcpy(waiting.rows, still.rows, size_t(still.count) * sizeof(int));
+  waiting.count = still.count;
+}
+
+// Solves from the prices in `s`. On `infeasible`, `*left` is a row that cannot be assigned together with those before
+// it.
+template <class T>
+Status solve_dense(State<T>& s, bool warm, int* left) {
+  Workspace& w = Workspace::of_this_thread();
+  RowStack waiting{w.take<int>(s.rows)};
+  if (warm) take_best_columns(s, waiting);
+  else choose_start(s, waiting);
+  if (waiting.count > 0) bid(s, waiting, s.rows);
+  if (waiting.count == 0) return Status::ok;
+  Paths<T> paths(s);
+  while (waiting.count > 0) {
+    *left = waiting.pop();
+    if (!paths.augment(*left)) return Status::infeasible;
+    if (s.work->should_stop()) return Status::interrupted;
+  }
+  return Status::ok;
+}
+
+}  // namespace lmcfast::LMCFAST_LEVEL

@@ -1,0 +1,122 @@
+// What every stage of a solve reads and changes: the scores, the prices and the partial assignment.
+//
+// Symbols, used in all stages: a[i,j] = sign * stored score (so the stages always maximise), p[j] the price of column
+// j, u[i] = max_j (a[i,j] - p[j]) the profit of row i. A pair is *tight* when a[i,j] - p[j] = u[i]. Invariant between
+// stages: every assigned row is tight up to the rounding of one float64 operation, and prices only rise. Columns that
+// are never assigned keep their start price, which is the lowest when rows < columns.
+//
+// No standard algorithm or container is used in files of a level: their instances are shared by name across files, and
+// one compiled for a newer processor could be linked in for an older one.
+#pragma once
+
+#include "lmcfast/assignment.h"
+#include "vector.h"
+#include "workspace.h"
+
+namespace lmcfast::LMCFAST_LEVEL {
+
+// Work counted, and the question whether to go on. Only the calling thread of a batch asks.
+struct Work {
+  AssignmentCounts counts;
+  bool (*interrupted)(void*) = nullptr;
+  void* argument = nullptr;
+  int64_t next_question = kReadsPerQuestion;
+
+  static constexpr int64_t kReadsPerQuestion = int64_t(1) << 26;
+
+  bool should_stop() {
+    if (counts.scores_read < next_question) return false;
+    next_question = counts.scores_read + kReadsPerQuestion;
+    return interrupted && interrupted(argument);
+  }
+};
+
+template <class T>
+struct State {
+  const T* scores;
+  int64_t row_stride;
+  int rows, columns;  // rows <= columns
+  double sign;
+  double* price;   // padded with zeros to a whole number of vectors
+  int* column_of;  // of a row; -1: free
+  int* row_of;     // of a column; -1: free
+  Work* work;
+
+  const T* row(int i) const { return scores + i * row_stride; }
+  double score(int i, int j) const { return sign * double(row(i)[j]); }
+  double margin(int i, int j) const { return score(i, j) - price[j]; }
+  void assign(int i, int j) {
+    column_of[i] = j;
+    row_of[j] = i;
+  }
+  void clear_assignment() {
+    for (int i = 0; i < rows; ++i) column_of[i] = -1;
+    for (int j = 0; j < columns; ++j) row_of[j] = -1;
+  }
+};
+
+LMCFAST_INLINE int64_t padded(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
+
+// One pass over row i that hands vectors of a[i,j] to `visit(vector, first column)`. Lanes past the end hold `fill`.
+template <class T, class Visit>
+LMCFAST_INLINE void for_each_vector(const State<T>& s, int i, double fill, Visit visit) {
+  const T* a = s.row(i);
+  const Doubles sign = broadcast(s.sign);
+  const int whole = s.columns / kLanes * kLanes;
+  for (int j = 0; j < whole; j += kLanes) visit(sign * load(a + j), j);
+  if (whole < s.columns) visit(sign * load_partial(a + whole, s.columns - whole, s.sign * fill), whole);
+  s.work->counts.scores_read += s.columns;
+}
+
+// u[i]; -inf when every pair of the row is forbidden.
+template <class T>
+LMCFAST_INLINE double profit(const State<T>& s, int i) {
+  Doubles best = broadcast(-kInf);
+  for_each_vector(s, i, -kInf, [&](Doubles a, int j) { best = max(best, a - load(s.price + j)); });
+  return reduce_max(best);
+}
+
+struct BestTwo {
+  double first, second;  // the two largest margins; -inf where there are no such pairs
+  int column;            // of the first; -1 when every pair is forbidden
+};
+
+// The best column of row i and what the second best is worth. Of several best columns, any.
+template <class T>
+LMCFAST_INLINE BestTwo best_two(const State<T>& s, int i) {
+  Doubles first = broadcast(-kInf), second = first;
+  Indices at = broadcast(int64_t(-1)), column = lane_numbers();
+  for_each_vector(s, i, -kInf, [&](Doubles a, int j) {
+    const Doubles v = a - load(s.price + j);
+    const Mask better = less(first, v);
+    second = max(second, min(v, first));
+    at = select(better, column, at);
+    first = max(first, v);
+    column += kLanes;
+  });
+  BestTwo best;
+  best.first = reduce_max(first);
+  const int lane = first_bit(bits(equal(first, broadcast(best.first))));
+  best.column = int(at[lane]);
+  const Mask others = equal(broadcast(double(lane)), __builtin_convertvector(lane_numbers(), Doubles));
+  best.second = reduce_max(select(others, second, first));
+  return best;
+}
+
+// A free column that is exactly as good for row i as its best one, or -1.
+template <class T>
+LMCFAST_INLINE int free_tight_column(const State<T>& s, int i, double best) {
+  const T* a = s.row(i);
+  const Doubles sign = broadcast(s.sign), target = broadcast(best);
+  const int whole = s.columns / kLanes * kLanes;
+  for (int j = 0; j < whole; j += kLanes) {
+    unsigned ties = bits(equal(sign * load(a + j) - load(s.price + j), target));
+    for (; ties; ties &= ties - 1)
+      if (s.row_of[j + first_bit(ties)] < 0) return j + first_bit(ties);
+  }
+  for (int j = whole; j < s.columns; ++j)
+    if (s.row_of[j] < 0 && s.margin(i, j) == best) return j;
+  return -1;
+}
+
+}  // namespace lmcfast::LMCFAST_LEVEL

@@ -1,0 +1,165 @@
+// Vectors of the width that the processor of this level has, as thin names over compiler vectors and a few intrinsics.
+//
+// A file that includes this one is compiled once per level (LMCFAST_LEVEL: baseline, v3, v4); everything stands in a
+// namespace of that level and has internal linkage or a level-only type in its name, so that no function compiled for a
+// newer processor can be picked by the linker for an older one. Vectors are never wider than the target's registers:
+// GCC scalarises comparisons and selections on wider ones.
+//
+// `Doubles` holds `kLanes` float64 and is the type of all price arithmetic; `Floats` holds twice as many float32 and is
+// used where scores are compared with scores.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#ifndef LMCFAST_LEVEL
+#error "LMCFAST_LEVEL names the level that this file is compiled for"
+#endif
+
+#define LMCFAST_INLINE static inline __attribute__((always_inline))
+
+namespace lmcfast::LMCFAST_LEVEL {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+constexpr int kLanes = kVectorBytes / int(sizeof(double));
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+typedef double Doubles __attribute__((vector_size(kVectorBytes)));
+typedef double UnalignedDoubles __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+typedef int64_t Indices __attribute__((vector_size(kVectorBytes)));
+typedef int64_t UnalignedIndices __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+typedef float Floats __attribute__((vector_size(kVectorBytes)));
+typedef float UnalignedFloats __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+typedef float HalfFloats __attribute__((vector_size(kVectorBytes / 2)));
+typedef float UnalignedHalfFloats __attribute__((vector_size(kVectorBytes / 2), aligned(4), may_alias));
+
+LMCFAST_INLINE Doubles load(const double* p) { return *reinterpret_cast<const UnalignedDoubles*>(p); }
+LMCFAST_INLINE void store(double* p, Doubles v) { *reinterpret_cast<UnalignedDoubles*>(p) = v; }
+LMCFAST_INLINE Indices load(const int64_t* p) { return *reinterpret_cast<const UnalignedIndices*>(p); }
+LMCFAST_INLINE void store(int64_t* p, Indices v) { *reinterpret_cast<UnalignedIndices*>(p) = v; }
+LMCFAST_INLINE Doubles broadcast(double x) { return x - Doubles{}; }
+LMCFAST_INLINE Indices broadcast(int64_t x) { return x - Indices{}; }
+
+LMCFAST_INLINE Indices lane_numbers() {
+  Indices v{};
+  for (int k = 0; k < kLanes; ++k) v[k] = k;
+  return v;
+}
+
+// The instructions that a plain vector expression does not reach. `Mask` is what a comparison of Doubles gives.
+#if defined(__AVX512F__)
+using Mask = __mmask8;
+LMCFAST_INLINE Doubles load(const float* p) { return (Doubles)_mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+LMCFAST_INLINE Doubles max(Doubles a, Doubles b) { return (Doubles)_mm512_max_pd((__m512d)a, (__m512d)b); }
+LMCFAST_INLINE Doubles min(Doubles a, Doubles b) { return (Doubles)_mm512_min_pd((__m512d)a, (__m512d)b); }
+LMCFAST_INLINE Mask less(Doubles a, Doubles b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ); }
+LMCFAST_INLINE Mask equal(Doubles a, Doubles b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ); }
+LMCFAST_INLINE unsigned bits(Mask m) { return m; }
+LMCFAST_INLINE Doubles select(Mask m, Doubles yes, Doubles no) {
+  return (Doubles)_mm512_mask_mov_pd((__m512d)no, m, (__m512d)yes);
+}
+LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) {
+  return (Indices)_mm512_mask_mov_epi64((__m512i)no, m, (__m512i)yes);
+}
+LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) { _mm512_mask_storeu_epi64(p, m, (__m512i)v); }
+LMCFAST_INLINE double reduce_max(Doubles v) { return _mm512_reduce_max_pd((__m512d)v); }
+LMCFAST_INLINE double reduce_min(Doubles v) { return _mm512_reduce_min_pd((__m512d)v); }
+#elif defined(__AVX2__)
+using Mask = __m256d;
+LMCFAST_INLINE Doubles load(const float* p) { return (Doubles)_mm256_cvtps_pd(_mm_loadu_ps(p)); }
+LMCFAST_INLINE Doubles max(Doubles a, Doubles b) { return (Doubles)_mm256_max_pd((__m256d)a, (__m256d)b); }
+LMCFAST_INLINE Doubles min(Doubles a, Doubles b) { return (Doubles)_mm256_min_pd((__m256d)a, (__m256d)b); }
+LMCFAST_INLINE Mask less(Doubles a, Doubles b) { return _mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_LT_OQ); }
+LMCFAST_INLINE Mask equal(Doubles a, Doubles b) { return _mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_EQ_OQ); }
+LMCFAST_INLINE unsigned bits(Mask m) { return unsigned(_mm256_movemask_pd(m)); }
+LMCFAST_INLINE Doubles select(Mask m, Doubles yes, Doubles no) {
+  return (Doubles)_mm256_blendv_pd((__m256d)no, (__m256d)yes, m);
+}
+LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) {
+  return (Indices)_mm256_blendv_pd((__m256d)no, (__m256d)yes, m);
+}
+LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) {
+  _mm256_maskstore_epi64(reinterpret_cast<long long*>(p), (__m256i)m, (__m256i)v);
+}
+LMCFAST_INLINE double reduce_max(Doubles v) {
+  __m128d h = _mm_max_pd(_mm256_castpd256_pd128((__m256d)v), _mm256_extractf128_pd((__m256d)v, 1));
+  return _mm_cvtsd_f64(_mm_max_sd(h, _mm_unpackhi_pd(h, h)));
+}
+LMCFAST_INLINE double reduce_min(Doubles v) { return -reduce_max(-v); }
+#elif defined(__SSE2__)
+using Mask = __m128d;
+LMCFAST_INLINE Doubles load(const float* p) {
+  return (Doubles)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+LMCFAST_INLINE Doubles max(Doubles a, Doubles b) { return (Doubles)_mm_max_pd((__m128d)a, (__m128d)b); }
+LMCFAST_INLINE Doubles min(Doubles a, Doubles b) { return (Doubles)_mm_min_pd((__m128d)a, (__m128d)b); }
+LMCFAST_INLINE Mask less(Doubles a, Doubles b) { return _mm_cmplt_pd((__m128d)a, (__m128d)b); }
+LMCFAST_INLINE Mask equal(Doubles a, Doubles b) { return _mm_cmpeq_pd((__m128d)a, (__m128d)b); }
+LMCFAST_INLINE unsigned bits(Mask m) { return unsigned(_mm_movemask_pd(m)); }
+LMCFAST_INLINE Doubles select(Mask m, Doubles yes, Doubles no) {
+  return (Doubles)_mm_or_pd(_mm_and_pd(m, (__m128d)yes), _mm_andnot_pd(m, (__m128d)no));
+}
+LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) { return (Indices)select(m, (Doubles)yes, (Doubles)no); }
+LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) { store(p, select(m, v, load(p))); }
+LMCFAST_INLINE double reduce_max(Doubles v) { return v[0] > v[1] ? v[0] : v[1]; }
+LMCFAST_INLINE double reduce_min(Doubles v) { return v[0] < v[1] ? v[0] : v[1]; }
+#else  // any other processor: aarch64's compilers turn these expressions into NEON
+using Mask = Indices;
+LMCFAST_INLINE Doubles load(const float* p) {
+  Doubles v;
+  for (int k = 0; k < kLanes; ++k) v[k] = p[k];
+  return v;
+}
+LMCFAST_INLINE Doubles max(Doubles a, Doubles b) { return a > b ? a : b; }
+LMCFAST_INLINE Doubles min(Doubles a, Doubles b) { return a < b ? a : b; }
+LMCFAST_INLINE Mask less(Doubles a, Doubles b) { return a < b; }
+LMCFAST_INLINE Mask equal(Doubles a, Doubles b) { return a == b; }
+LMCFAST_INLINE unsigned bits(Mask m) {
+  unsigned r = 0;
+  for (int k = 0; k < kLanes; ++k) r |= unsigned(m[k] & 1) << k;
+  return r;
+}
+LMCFAST_INLINE Doubles select(Mask m, Doubles yes, Doubles no) { return m ? yes : no; }
+LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) { return m ? yes : no; }
+LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) { store(p, select(m, v, load(p))); }
+LMCFAST_INLINE double reduce_max(Doubles v) {
+  double r = v[0];
+  for (int k = 1; k < kLanes; ++k) r = v[k] > r ? v[k] : r;
+  return r;
+}
+LMCFAST_INLINE double reduce_min(Doubles v) { return -reduce_max(-v); }
+#endif
+
+// The first `count` < kLanes entries at p as float64; the other lanes hold `fill`. Nothing past the end is read.
+template <class T>
+LMCFAST_INLINE Doubles load_partial(const T* p, int64_t count, double fill) {
+#if defined(__AVX512F__)
+  const __mmask8 present = __mmask8((1u << count) - 1);
+  const __m512d rest = _mm512_set1_pd(fill);
+  if constexpr (sizeof(T) == sizeof(float))
+    return (Doubles)_mm512_mask_cvtps_pd(rest, present, _mm256_maskz_loadu_ps(present, (const float*)p));
+  else return (Doubles)_mm512_mask_loadu_pd(rest, present, p);
+#else
+  Doubles v = broadcast(fill);
+  for (int64_t k = 0; k < count; ++k) v[k] = double(p[k]);
+  return v;
+#endif
+}
+
+LMCFAST_INLINE int first_bit(unsigned mask) { return __builtin_ctz(mask); }
+LMCFAST_INLINE double larger(double a, double b) { return a > b ? a : b; }
+LMCFAST_INLINE double smaller(double a, double b) { return a < b ? a : b; }
+
+}  // namespace lmcfast::LMCFAST_LEVEL

@@ -1,0 +1,62 @@
+#include "workspace.h"
+
+#include <cstdlib>
+#include <new>
+
+namespace lmcfast {
+
+namespace {
+constexpr size_t kAlignment = 64;
+size_t rounded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+}  // namespace
+
+Workspace& Workspace::of_this_thread() {
+  static thread_local Workspace workspace;
+  return workspace;
+}
+
+void* Workspace::take_bytes(size_t bytes) {
+  bytes = rounded(bytes ? bytes : 1);
+  while (chunk_ < 0 || used_ + bytes > chunks_[chunk_].size) {
+    if (chunk_ + 1 < count_ && chunks_[chunk_ + 1].size < bytes) {  // too small for this one: replace it
+      std::free(chunks_[chunk_ + 1].memory);
+      chunks_[chunk_ + 1] = chunks_[--count_];
+      continue;
+    }
+    if (chunk_ + 1 == count_) {
+      if (count_ == kMostChunks) throw std::bad_alloc();
+      size_t size = count_ ? 2 * chunks_[count_ - 1].size : kFirst;
+      if (size > kKept) size = kFirst;  // large requests get a chunk of just their own size
+      if (size < bytes) size = bytes;
+      char* memory = static_cast<char*>(std::aligned_alloc(kAlignment, rounded(size)));
+      if (!memory) throw std::bad_alloc();
+      chunks_[count_++] = {memory, rounded(size)};
+    }
+    ++chunk_;
+    used_ = 0;
+  }
+  void* p = chunks_[chunk_].memory + used_;
+  used_ += bytes;
+  return p;
+}
+
+void Workspace::release(int chunk, size_t used) {
+  chunk_ = chunk;
+  used_ = used;
+  if (--depth_ > 0) return;
+  size_t total = 0;
+  for (int k = 0; k < count_; ++k) total += chunks_[k].size;
+  while (count_ > 0 && total > kKept) {
+    --count_;
+    total -= chunks_[count_].size;
+    std::free(chunks_[count_].memory);
+    chunks_[count_] = {};
+  }
+  if (chunk_ >= count_) chunk_ = -1, used_ = 0;
+}
+
+Workspace::~Workspace() {
+  for (int k = 0; k < count_; ++k) std::free(chunks_[k].memory);
+}
+
+}  // namespace lmcfast

@@ -1,0 +1,97 @@
+"""Fast, exact and verifiable alignment of neural networks up to their permutation symmetries.
+
+Every public name is loaded on first use, so that ``import lmcfast`` and a solve on numpy arrays never import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import analysis as analysis
+    from .assignment import Assignment as Assignment
+    from .assignment import solve_assignment as solve_assignment
+    from .errors import CertificateError as CertificateError
+    from .errors import CheckpointError as CheckpointError
+    from .errors import InfeasibleError as InfeasibleError
+    from .errors import InvalidParamsError as InvalidParamsError
+    from .errors import InvalidPermutationError as InvalidPermutationError
+    from .errors import InvalidScoresError as InvalidScoresError
+    from .errors import LmcfastError as LmcfastError
+    from .errors import ScoresShapeError as ScoresShapeError
+    from .errors import SpecError as SpecError
+    from .errors import UnavailableError as UnavailableError
+    from .io import load_checkpoint as load_checkpoint
+    from .io import save_checkpoint as save_checkpoint
+    from .matching import MatchResult as MatchResult
+    from .matching import load_permutations as load_permutations
+    from .matching import weight_matching as weight_matching
+    from .merging import UnresetBatchNormWarning as UnresetBatchNormWarning
+    from .merging import reset_batchnorm as reset_batchnorm
+    from .params import apply_permutations as apply_permutations
+    from .params import compose_permutations as compose_permutations
+    from .params import distance as distance
+    from .params import interpolate as interpolate
+    from .params import invert_permutations as invert_permutations
+    from .spec import Group as Group
+    from .spec import PermutationSpec as PermutationSpec
+    from .spec import similarity as similarity
+    from .spec import spec_from_params as spec_from_params
+    from .spec import verify_spec as verify_spec
+
+try:
+    __version__ = version("lmcfast")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+# Public name -> the module that defines it. Submodules that are public as such map to themselves.
+_HOME = {
+    "analysis": "analysis",
+    "Assignment": "assignment",
+    "solve_assignment": "assignment",
+    "CertificateError": "errors",
+    "CheckpointError": "errors",
+    "InfeasibleError": "errors",
+    "InvalidParamsError": "errors",
+    "InvalidPermutationError": "errors",
+    "InvalidScoresError": "errors",
+    "LmcfastError": "errors",
+    "ScoresShapeError": "errors",
+    "SpecError": "errors",
+    "UnavailableError": "errors",
+    "load_checkpoint": "io",
+    "save_checkpoint": "io",
+    "MatchResult": "matching",
+    "load_permutations": "matching",
+    "weight_matching": "matching",
+    "UnresetBatchNormWarning": "merging",
+    "reset_batchnorm": "merging",
+    "apply_permutations": "params",
+    "compose_permutations": "params",
+    "distance": "params",
+    "interpolate": "params",
+    "invert_permutations": "params",
+    "Group": "spec",
+    "PermutationSpec": "spec",
+    "similarity": "spec",
+    "spec_from_params": "spec",
+    "verify_spec": "spec",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'lmcfast' has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{home}")
+    value = module if home == name else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,100 @@
+"""Turns what callers pass into what the extension takes: a 3-D float32 or float64 numpy view, copied only if it must."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidScoresError, ScoresShapeError, UnavailableError
+
+_LARGEST_EXACT = 2**53  # integers up to here are float64 numbers
+
+
+def is_tensor(x: object) -> bool:
+    """Whether x is a torch tensor, without importing torch: a tensor can only exist once torch has been imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def as_array(x: Any, argument: str) -> NDArray[Any]:
+    """A numpy view of a tensor's memory, the array itself, or an array made of a sequence."""
+    if not is_tensor(x):
+        try:
+            return np.asarray(x)
+        except ValueError as error:
+            raise ScoresShapeError(f"{argument}: not an array of numbers ({error})") from error
+    torch = sys.modules["torch"]
+    if x.layout != torch.strided:
+        raise TypeError(f"{argument}: expected a dense tensor, got layout {x.layout}; call .to_dense() first")
+    if x.device.type != "cpu":
+        raise UnavailableError(
+            f"{argument}: this build solves on the CPU only and got a tensor on {x.device}; pass {argument}.cpu()"
+        )
+    x = x.detach().resolve_conj().resolve_neg()
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()
+    return cast("NDArray[Any]", x.numpy())
+
+
+def as_scores(scores: Any) -> NDArray[Any]:
+    """(batch, n, m) float32 or float64. Rule for other types: float16, bfloat16, bool and integers of up to 16 bits
+    become float32, which holds them exactly; larger integers become float64 and must be exact in it; longer floats
+    are rounded to float64."""
+    a = as_array(scores, "scores")
+    if a.ndim not in (2, 3):
+        raise ScoresShapeError(
+            f"scores: expected 2 dimensions (n, m) or 3 (batch, n, m), got shape {tuple(a.shape)}"
+        )
+    if max(a.shape[-2:]) >= 2**31:
+        raise ScoresShapeError(f"scores: at most 2**31 - 1 rows and columns, got shape {tuple(a.shape)}")
+    a = _as_float(a)
+    if not a.flags.aligned or not a.dtype.isnative or any(s % a.itemsize for s in a.strides):
+        a = np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("="))
+    return a if a.ndim == 3 else a[None]
+
+
+def _as_float(a: NDArray[Any]) -> NDArray[Any]:
+    if a.dtype.type in (np.float32, np.float64):
+        return a
+    if a.dtype.kind == "f":
+        return a.astype(np.float32 if a.itemsize < 4 else np.float64)
+    if a.dtype.kind == "b" or (a.dtype.kind in "iu" and a.itemsize <= 2):
+        return a.astype(np.float32)
+    if a.dtype.kind in "iu":
+        out = a.astype(np.float64)
+        if a.itemsize == 8 and a.size and np.abs(out).max() > _LARGEST_EXACT:
+            place = tuple(int(k) for k in np.argwhere(np.abs(out) > _LARGEST_EXACT)[0])
+            raise InvalidScoresError(
+                f"scores{list(place)} is {a[place]}: integers above 2**53 are not exact in float64",
+                row=place[-2],
+                column=place[-1],
+                problem=place[0] if a.ndim == 3 else None,
+            )
+        return out
+    raise TypeError(f"scores: expected real numbers, got dtype {a.dtype}")
+
+
+def as_start_prices(prices: Any, batch: int, columns: int, batched: bool) -> NDArray[np.float64] | None:
+    """(batch, columns) float64, contiguous and finite; None when no prices are given."""
+    if prices is None:
+        return None
+    p = as_array(prices, "prices")
+    if p.dtype.kind not in "fiub":
+        raise TypeError(f"prices: expected real numbers, got dtype {p.dtype}")
+    expected = (batch, columns) if batched else (columns,)
+    if p.shape != expected:
+        raise ScoresShapeError(f"prices: expected shape {expected} to fit the scores, got {tuple(p.shape)}")
+    p = np.ascontiguousarray(p, dtype=np.float64).reshape(batch, columns)
+    finite = np.isfinite(p)
+    if not finite.all():
+        place = tuple(int(k) for k in np.argwhere(~finite)[0])
+        shown = list(place if batched else place[1:])
+        raise InvalidScoresError(
+            f"prices{shown} is {p[place]}: start prices must be finite",
+            column=place[1],
+            problem=place[0] if batched else None,
+        )
+    return p
