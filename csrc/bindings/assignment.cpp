@@ -77,8 +77,11 @@ py::tuple solve(const py::array& scores, const py::object& start_prices, bool ma
   counts["bids"] = result.counts.bids;
   counts["paths"] = result.counts.paths;
   counts["path_steps"] = result.counts.path_steps;
-  counts["tiny"] = result.counts.tiny;
+  counts["rescans"] = result.counts.rescans;
+  counts["phases"] = result.counts.phases;
   counts["dense"] = result.counts.dense;
+  counts["lists"] = result.counts.lists;
+  counts["fallbacks"] = result.counts.fallbacks;
   counts["warm"] = result.counts.warm;
   return py::make_tuple(int(status), assigned, prices, objective, gap, counts, result.problem, result.row,
                         result.column, result.value);

@@ -40,8 +40,11 @@ void add(AssignmentCounts& sum, const AssignmentCounts& c) {
   sum.bids += c.bids;
   sum.paths += c.paths;
   sum.path_steps += c.path_steps;
-  sum.tiny += c.tiny;
+  sum.rescans += c.rescans;
+  sum.phases += c.phases;
   sum.dense += c.dense;
+  sum.lists += c.lists;
+  sum.fallbacks += c.fallbacks;
   sum.warm += c.warm;
 }
 

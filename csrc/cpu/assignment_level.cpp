@@ -2,6 +2,7 @@
 #include "certificate.h"
 #include "dense.h"
 #include "level.h"
+#include "list_solver.h"
 #include "state.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
@@ -10,6 +11,9 @@ namespace {
 
 // Prices far above the scores would drown them in rounding; such a start is worth nothing.
 constexpr double kWidestStart = 1024;
+
+// Up to here the whole matrix fits the nearer caches, and lists cost more than they save.
+constexpr int kDenseRows = 384;
 
 // Copies the caller's start prices, shifted so that the lowest is 0 (which changes no decision). False: no usable
 // start.
@@ -52,19 +56,37 @@ Status solve(const OrientedProblem<T>& problem, Certify certificate, Interrupt i
   s.clear_assignment();
   out.row = out.column = -1;
 
-  const ScoreCheck check = check_scores(s);
-  if (!check.valid) {
+  // Start prices need the largest score; without them the list method checks the scores in the read that it makes
+  // anyway.
+  const bool dense = s.rows <= kDenseRows, checked = dense || problem.column_prices || problem.row_prices;
+  ScoreCheck check{true, -1, -1, 0};
+  if (checked) check = check_scores(s);
+  const bool warm = check.valid && start_warm(problem, s, check.largest);
+  const bool prove = certificate != Certify::none;
+  const auto read_row = [&](int i) { return profit(s, i); };
+  Certificate proof{};
+  Status status = Status::invalid_score;
+  work.counts.warm += warm;
+  if (dense && check.valid) {
+    ++work.counts.dense;
+    status = solve_dense(s, warm, &out.row);
+    if (status == Status::ok) proof = certify(s, prove, out.profits, read_row);
+  } else if (check.valid) {
+    ++work.counts.lists;
+    ListSolver<T> solver(s);
+    solver.build(warm, &check, checked);
+    if (check.valid) status = solver.solve(&out.row);
+    const auto from_list = [&](int i) { return solver.profit_bound(i); };
+    if (status == Status::ok)
+      proof = certificate == Certify::full ? certify(s, prove, out.profits, read_row)
+                                           : certify(s, prove, out.profits, from_list);
+  }
+  if (status == Status::invalid_score) {
     out.row = check.row;
     out.column = check.column;
     out.value = double(s.row(check.row)[check.column]);
-    return Status::invalid_score;
   }
-  const bool warm = start_warm(problem, s, check.largest);
-  work.counts.warm += warm;
-  ++work.counts.dense;
-  Status status = solve_dense(s, warm, &out.row);
   if (status == Status::ok) {
-    const Certificate proof = certify(s, certificate != Certify::none, out.profits);
     out.objective = proof.objective;
     out.gap = proof.gap;
     if (!proof.proved) {

@@ -12,24 +12,39 @@ struct ScoreCheck {
   double largest;   // largest finite |a[i,j]|
 };
 
-// NaN and +inf (as maximised) have no meaning; -inf forbids a pair.
+// The first score that is NaN or +inf (as maximised), which have no meaning; -inf forbids a pair.
 template <class T>
-ScoreCheck check_scores(const State<T>& s) {
-  constexpr unsigned kAll = (1u << kLanes) - 1;
-  Doubles largest = broadcast(0.0);
-  for (int i = 0; i < s.rows; ++i) {
-    unsigned finite_or_forbidden = kAll;
+ScoreCheck find_invalid(const State<T>& s) {
+  double largest = 0;
+  for (int i = 0; i < s.rows; ++i)
+    for (int j = 0; j < s.columns; ++j) {
+      const double a = s.score(i, j);
+      if (!(a < kInf)) return {false, i, j, kInf};
+      if (a > -kInf) largest = larger(largest, a < 0 ? -a : a);
+    }
+  return {true, -1, -1, largest};
+}
+
+// One fast pass that is enough when all scores are finite.
+inline ScoreCheck check_scores(const State<float>& s) {
+  Magnitude magnitude;
+  for (int i = 0; i < s.rows; ++i) look_at_row(s, i, magnitude);
+  s.work->counts.scores_read += int64_t(s.rows) * s.columns;
+  const double largest = magnitude.largest();
+  return largest < kInf ? ScoreCheck{true, -1, -1, largest} : find_invalid(s);
+}
+
+inline ScoreCheck check_scores(const State<double>& s) {
+  Doubles largest = broadcast(0.0), rest = largest;
+  for (int i = 0; i < s.rows; ++i)
     for_each_vector(s, i, 0.0, [&](Doubles a, int) {
-      finite_or_forbidden &= bits(less(a, broadcast(kInf)));
-      const Doubles finite = select(less(broadcast(-kInf), a), a, broadcast(0.0));
-      largest = max(largest, max(finite, -finite));
+      largest = max(largest, max(a, -a));
+      rest += a - a;  // NaN from the first infinity or NaN on
     });
-    if (finite_or_forbidden == kAll) continue;
-    int j = 0;
-    while (s.score(i, j) < kInf) ++j;
-    return {false, i, j, kInf};
-  }
-  return {true, -1, -1, reduce_max(largest)};
+  const double most = reduce_max(largest);
+  double sum = 0;
+  for (int k = 0; k < kLanes; ++k) sum += rest[k];
+  return sum == 0 ? ScoreCheck{true, -1, -1, most} : find_invalid(s);
 }
 
 struct Certificate {
@@ -41,11 +56,11 @@ struct Certificate {
 // How far the gap may be from 0: the price arithmetic of 2n additions, with room for a path of several steps each.
 LMCFAST_INLINE double gap_allowed(int rows, double scale) { return 16.0 * rows * 0x1p-53 * scale; }
 
-// Writes u[i] to `profits` and compares the dual bound with the assignment's value. With `read_scores` false, u[i] is
-// taken from the assigned pair (no proof; gap is NaN).
+// Writes u[i], as `profit_of(i)` gives it, to `profits` and compares the dual bound with the assignment's value. With
+// `prove` false, u[i] is taken from the assigned pair (gap is NaN).
 // Unassigned columns (rows < columns) must have the lowest price, 0; the stages never raise it, and this checks it.
-template <class T>
-Certificate certify(const State<T>& s, bool read_scores, double* profits) {
+template <class T, class ProfitOf>
+Certificate certify(const State<T>& s, bool prove, double* profits, ProfitOf profit_of) {
   ExactSum value, bound;
   double scale = 0, lowest_assigned = kInf;
   bool unassigned_are_free = true;
@@ -57,13 +72,13 @@ Certificate certify(const State<T>& s, bool read_scores, double* profits) {
   }
   for (int i = 0; i < s.rows; ++i) {
     const double a = s.score(i, s.column_of[i]);
-    profits[i] = read_scores ? profit(s, i) : s.margin(i, s.column_of[i]);
+    profits[i] = prove ? profit_of(i) : s.margin(i, s.column_of[i]);
     value.add(a);
     bound.add(profits[i]);
     bound.add(-a);
     scale = larger(scale, a < 0 ? -a : a);
   }
-  if (!read_scores) return {s.sign * value.value(), __builtin_nan(""), true};
+  if (!prove) return {s.sign * value.value(), __builtin_nan(""), true};
   const double gap = bound.value();
   const bool prices_fit = s.rows == s.columns || (unassigned_are_free && lowest_assigned >= 0);
   const bool small = (gap < 0 ? -gap : gap) <= gap_allowed(s.rows, scale);

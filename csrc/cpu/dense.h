@@ -6,7 +6,7 @@
 // goes on from any prices and any partial assignment that satisfies the invariant of state.h.
 #pragma once
 
-#include "state.h"
+#include "start.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
 
@@ -183,21 +183,6 @@ class Paths {
   int free_count_ = 0;
 };
 
-// Column maxima as start prices: right where some columns are wanted by all rows, wrong where many rows are alike.
-// False when a column has no allowed pair.
-template <class T>
-bool column_maxima(State<T>& s, double* out) {
-  const int64_t size = padded(s.columns);
-  for (int64_t j = 0; j < size; j += kLanes) store(out + j, broadcast(-kInf));
-  for (int i = 0; i < s.rows; ++i)
-    for_each_vector(s, i, -kInf, [&](Doubles a, int j) { store(out + j, max(load(out + j), a)); });
-  double least = kInf;
-  for (int j = 0; j < s.columns; ++j) least = smaller(least, out[j]);
-  if (least == -kInf) return false;
-  for (int64_t j = 0; j < size; ++j) out[j] = j < s.columns ? out[j] - least : 0.0;
-  return true;
-}
-
 // Takes the better of two starts: the present prices, and the column maxima.
 template <class T>
 void choose_start(State<T>& s, RowStack& waiting) {
@@ -221,15 +206,10 @@ void choose_start(State<T>& s, RowStack& waiting) {
   waiting.count = still.count;
 }
 
-// Solves from the prices in `s`. On `infeasible`, `*left` is a row that cannot be assigned together with those before
-// it.
+// Assigns the waiting rows by shortest paths. On `infeasible`, `*left` is a row that cannot be assigned together with
+// those assigned before it.
 template <class T>
-Status solve_dense(State<T>& s, bool warm, int* left) {
-  Workspace& w = Workspace::of_this_thread();
-  RowStack waiting{w.take<int>(s.rows)};
-  if (warm) take_best_columns(s, waiting);
-  else choose_start(s, waiting);
-  if (waiting.count > 0) bid(s, waiting, s.rows);
+Status finish_dense(State<T>& s, RowStack& waiting, int* left) {
   if (waiting.count == 0) return Status::ok;
   Paths<T> paths(s);
   while (waiting.count > 0) {
@@ -238,6 +218,16 @@ Status solve_dense(State<T>& s, bool warm, int* left) {
     if (s.work->should_stop()) return Status::interrupted;
   }
   return Status::ok;
+}
+
+// Solves from the prices in `s`.
+template <class T>
+Status solve_dense(State<T>& s, bool warm, int* left) {
+  RowStack waiting{Workspace::of_this_thread().take<int>(s.rows)};
+  if (warm) take_best_columns(s, waiting);
+  else choose_start(s, waiting);
+  if (waiting.count > 0) bid(s, waiting, s.rows);
+  return finish_dense(s, waiting, left);
 }
 
 }  // namespace lmcfast::LMCFAST_LEVEL

@@ -68,6 +68,14 @@ LMCFAST_INLINE void for_each_vector(const State<T>& s, int i, double fill, Visit
   s.work->counts.scores_read += s.columns;
 }
 
+// Shows every score of row i to `magnitude`.
+LMCFAST_INLINE void look_at_row(const State<float>& s, int i, Magnitude& magnitude) {
+  const float* const a = s.row(i);
+  int j = 0;
+  for (; j + kFloatLanes <= s.columns; j += kFloatLanes) magnitude.look(load_floats(a + j));
+  for (; j < s.columns; ++j) magnitude.look(a[j]);
+}
+
 // u[i]; -inf when every pair of the row is forbidden.
 template <class T>
 LMCFAST_INLINE double profit(const State<T>& s, int i) {

@@ -22,6 +22,7 @@
 #endif
 
 #define LMCFAST_INLINE static inline __attribute__((always_inline))
+#define LMCFAST_INLINE_MEMBER inline __attribute__((always_inline))
 
 namespace lmcfast::LMCFAST_LEVEL {
 
@@ -74,6 +75,9 @@ LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) {
   return (Indices)_mm512_mask_mov_epi64((__m512i)no, m, (__m512i)yes);
 }
 LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) { _mm512_mask_storeu_epi64(p, m, (__m512i)v); }
+LMCFAST_INLINE Doubles gather(const double* p, const int* at) {
+  return (Doubles)_mm512_i32gather_pd(_mm256_loadu_si256((const __m256i*)at), p, 8);
+}
 LMCFAST_INLINE double reduce_max(Doubles v) { return _mm512_reduce_max_pd((__m512d)v); }
 LMCFAST_INLINE double reduce_min(Doubles v) { return _mm512_reduce_min_pd((__m512d)v); }
 #elif defined(__AVX2__)
@@ -92,6 +96,9 @@ LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) {
 }
 LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) {
   _mm256_maskstore_epi64(reinterpret_cast<long long*>(p), (__m256i)m, (__m256i)v);
+}
+LMCFAST_INLINE Doubles gather(const double* p, const int* at) {
+  return Doubles{p[at[0]], p[at[1]], p[at[2]], p[at[3]]};
 }
 LMCFAST_INLINE double reduce_max(Doubles v) {
   __m128d h = _mm_max_pd(_mm256_castpd256_pd128((__m256d)v), _mm256_extractf128_pd((__m256d)v, 1));
@@ -113,6 +120,7 @@ LMCFAST_INLINE Doubles select(Mask m, Doubles yes, Doubles no) {
 }
 LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) { return (Indices)select(m, (Doubles)yes, (Doubles)no); }
 LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) { store(p, select(m, v, load(p))); }
+LMCFAST_INLINE Doubles gather(const double* p, const int* at) { return Doubles{p[at[0]], p[at[1]]}; }
 LMCFAST_INLINE double reduce_max(Doubles v) { return v[0] > v[1] ? v[0] : v[1]; }
 LMCFAST_INLINE double reduce_min(Doubles v) { return v[0] < v[1] ? v[0] : v[1]; }
 #else  // any other processor: aarch64's compilers turn these expressions into NEON
@@ -134,6 +142,11 @@ LMCFAST_INLINE unsigned bits(Mask m) {
 LMCFAST_INLINE Doubles select(Mask m, Doubles yes, Doubles no) { return m ? yes : no; }
 LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) { return m ? yes : no; }
 LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) { store(p, select(m, v, load(p))); }
+LMCFAST_INLINE Doubles gather(const double* p, const int* at) {
+  Doubles v;
+  for (int k = 0; k < kLanes; ++k) v[k] = p[at[k]];
+  return v;
+}
 LMCFAST_INLINE double reduce_max(Doubles v) {
   double r = v[0];
   for (int k = 1; k < kLanes; ++k) r = v[k] > r ? v[k] : r;
@@ -141,6 +154,92 @@ LMCFAST_INLINE double reduce_max(Doubles v) {
 }
 LMCFAST_INLINE double reduce_min(Doubles v) { return -reduce_max(-v); }
 #endif
+
+// Float32 scores against float32 scores: `at_least` has bit k set where lane k of a is >= that of b.
+constexpr int kFloatLanes = 2 * kLanes;
+LMCFAST_INLINE Floats load_floats(const float* p) { return *reinterpret_cast<const UnalignedFloats*>(p); }
+LMCFAST_INLINE Floats broadcast(float x) { return x - Floats{}; }
+#if defined(__AVX512F__)
+LMCFAST_INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+LMCFAST_INLINE Floats min(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
+LMCFAST_INLINE unsigned at_least(Floats a, Floats b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ); }
+LMCFAST_INLINE unsigned at_least(Doubles a, Doubles b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GE_OQ);
+}
+#elif defined(__AVX2__)
+LMCFAST_INLINE Floats max(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
+LMCFAST_INLINE Floats min(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256)a, (__m256)b); }
+LMCFAST_INLINE unsigned at_least(Floats a, Floats b) {
+  return unsigned(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GE_OQ)));
+}
+LMCFAST_INLINE unsigned at_least(Doubles a, Doubles b) {
+  return unsigned(_mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_GE_OQ)));
+}
+#elif defined(__SSE2__)
+LMCFAST_INLINE Floats max(Floats a, Floats b) { return (Floats)_mm_max_ps((__m128)a, (__m128)b); }
+LMCFAST_INLINE Floats min(Floats a, Floats b) { return (Floats)_mm_min_ps((__m128)a, (__m128)b); }
+LMCFAST_INLINE unsigned at_least(Floats a, Floats b) {
+  return unsigned(_mm_movemask_ps(_mm_cmpge_ps((__m128)a, (__m128)b)));
+}
+LMCFAST_INLINE unsigned at_least(Doubles a, Doubles b) {
+  return unsigned(_mm_movemask_pd(_mm_cmpge_pd((__m128d)a, (__m128d)b)));
+}
+#else
+LMCFAST_INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
+LMCFAST_INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
+LMCFAST_INLINE unsigned at_least(Floats a, Floats b) {
+  unsigned r = 0;
+  for (int k = 0; k < kFloatLanes; ++k) r |= unsigned(a[k] >= b[k]) << k;
+  return r;
+}
+LMCFAST_INLINE unsigned at_least(Doubles a, Doubles b) { return bits(Mask(a >= b)); }
+#endif
+
+// Appends first + k to `out` for every bit k of the mask, in order, and returns the new end. May write up to 64 entries
+// past what it appends. With AVX-512 without a branch: hits are rare and unpredictable.
+LMCFAST_INLINE int* append_positions(int* out, uint64_t mask, int first) {
+#if defined(__AVX512F__)
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (int k = 0; k < 64; k += 16) {
+    const __mmask16 hit = __mmask16(mask >> k);
+    _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(hit, _mm512_add_epi32(lanes, _mm512_set1_epi32(first + k))));
+    out += __builtin_popcount(hit);
+  }
+#else
+  for (; mask; mask &= mask - 1) *out++ = first + __builtin_ctzll(mask);
+#endif
+  return out;
+}
+
+// Largest magnitude seen, as the bits of |x|: integers of the same order, in which NaN and infinity come last.
+class Magnitude {
+ public:
+  LMCFAST_INLINE_MEMBER void look(Floats x) {
+    const Bits bits = (Bits)x & 0x7fffffff;
+    largest_ = bits > largest_ ? bits : largest_;
+  }
+  LMCFAST_INLINE_MEMBER void look(const Magnitude& other) {
+    largest_ = other.largest_ > largest_ ? other.largest_ : largest_;
+  }
+  LMCFAST_INLINE_MEMBER void look(float x) {
+    Floats v{};
+    v[0] = x;
+    look(v);
+  }
+  // Infinity when there was an infinity or a NaN.
+  LMCFAST_INLINE_MEMBER float largest() const {
+    int32_t most = 0;
+    for (int k = 0; k < kFloatLanes; ++k) most = largest_[k] > most ? largest_[k] : most;
+    if (most >= 0x7f800000) return std::numeric_limits<float>::infinity();
+    float x;
+    std::memcpy(&x, &most, sizeof x);
+    return x;
+  }
+
+ private:
+  typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
+  Bits largest_{};
+};
 
 // The first `count` < kLanes entries at p as float64; the other lanes hold `fill`. Nothing past the end is read.
 template <class T>

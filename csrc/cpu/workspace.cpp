@@ -15,6 +15,13 @@ Workspace& Workspace::of_this_thread() {
   return workspace;
 }
 
+Workspace::Frame::Frame(Workspace& workspace)
+    : workspace_(workspace), chunk_(workspace.chunk_), used_(workspace.used_) {
+  ++workspace.depth_;
+}
+
+Workspace::Frame::~Frame() { workspace_.release(chunk_, used_); }
+
 void* Workspace::take_bytes(size_t bytes) {
   bytes = rounded(bytes ? bytes : 1);
   while (chunk_ < 0 || used_ + bytes > chunks_[chunk_].size) {

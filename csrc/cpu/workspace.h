@@ -15,8 +15,9 @@ class Workspace {
 
   class Frame {
    public:
-    explicit Frame(Workspace& w) : workspace_(w), chunk_(w.chunk_), used_(w.used_) { ++w.depth_; }
-    ~Frame() { workspace_.release(chunk_, used_); }
+    // Defined in workspace.cpp: nothing in this header may have an instance that levels could share.
+    explicit Frame(Workspace& workspace);
+    ~Frame();
     Frame(const Frame&) = delete;
     Frame& operator=(const Frame&) = delete;
 

@@ -1,4 +1,4 @@
-"""Turns what callers pass into what the extension takes: a 3-D float32 or float64 numpy view, copied only if it must."""
+"""Turns what callers pass into what the extension takes: a 3-D float32 or float64 view, copied only if it must be."""
 
 from __future__ import annotations
 

@@ -16,6 +16,9 @@ class AssignmentStats:
         bids: rows that took the better of their two best columns.
         paths: shortest augmenting paths.
         path_steps: rows relaxed in them.
+        rescans: candidate lists that were built again.
+        phases: phases of the auction.
+        fallbacks: problems that a spent budget sent from the lists to the dense method.
         warm: whether every problem started from the prices given.
     """
 
@@ -24,6 +27,9 @@ class AssignmentStats:
     bids: int
     paths: int
     path_steps: int
+    rescans: int
+    phases: int
+    fallbacks: int
     warm: bool
 
 

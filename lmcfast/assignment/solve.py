@@ -38,8 +38,8 @@ def solve_assignment(
         prices: (m,) or (batch, m) finite start prices, as in an earlier result for similar scores (a warm start). They
             change the time, never the objective. Dropped (``stats.warm`` is False) when n != m, or when they are so
             large that they would drown the scores in rounding.
-        certify: how the result is proved: "lists" from the bounds that the solver holds, "full" from a fresh read of the
-            scores, "none" not at all (the gap is NaN).
+        certify: how the result is proved: "lists" from the bounds that the solver holds, "full" from a fresh read of
+            the scores, "none" not at all (the gap is NaN).
         ties: "any": of several optimal assignments, any (the same one for the same input, version and processor level).
         threads: problems of a batch solved at once; default: LMCFAST_NUM_THREADS, else the processors that this process
             may use. The result does not depend on it.
@@ -83,6 +83,9 @@ def _result(solved: NativeAssignment, batched: bool, shape: tuple[int, int, int]
         bids=counts["bids"],
         paths=counts["paths"],
         path_steps=counts["path_steps"],
+        rescans=counts["rescans"],
+        phases=counts["phases"],
+        fallbacks=counts["fallbacks"],
         warm=batch > 0 and counts["warm"] == batch,
     )
     arrays: list[Any] = [solved.columns, solved.prices, solved.objective, solved.gap]
@@ -93,7 +96,8 @@ def _result(solved: NativeAssignment, batched: bool, shape: tuple[int, int, int]
         arrays = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in arrays]
     if not batched:
         arrays[2:] = map(float, arrays[2:])
-    return Assignment(*arrays, stats=stats)
+    columns_of, prices, objective, gap = arrays
+    return Assignment(columns_of, prices, objective, gap, stats)
 
 
 def _raise(solved: NativeAssignment, batched: bool, rows: int, columns: int, maximize: bool) -> NoReturn:

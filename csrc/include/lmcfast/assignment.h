@@ -43,12 +43,15 @@ struct AssignmentOptions {
 
 // Work done, summed over a batch. None of it depends on the machine's speed or load.
 struct AssignmentCounts {
-  int64_t scores_read = 0;      // entries of the matrix read, validation and certificate included
-  int64_t bids = 0;             // rows that took the better of their two best columns
-  int64_t paths = 0;            // shortest augmenting paths
-  int64_t path_steps = 0;       // rows relaxed in them
-  int64_t tiny = 0, dense = 0;  // problems solved by each method
-  int64_t warm = 0;             // problems that started from the caller's prices
+  int64_t scores_read = 0;       // entries of the matrix read, validation and certificate included
+  int64_t bids = 0;              // rows that took the better of their two best columns
+  int64_t paths = 0;             // shortest augmenting paths
+  int64_t path_steps = 0;        // rows relaxed in them
+  int64_t rescans = 0;           // candidate lists that were built again
+  int64_t phases = 0;            // of the auction
+  int64_t dense = 0, lists = 0;  // problems solved by each method
+  int64_t fallbacks = 0;         // problems that a spent budget sent from the lists to the dense method
+  int64_t warm = 0;              // problems that started from the caller's prices
 };
 
 // What the solver writes. Arrays belong to the caller and must not overlap the scores.

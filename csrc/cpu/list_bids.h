@@ -1,0 +1,108 @@
+// Bidding on candidate lists: without a tolerance, and as an auction with one.
+//
+// Bertsekas, "The auction algorithm", Annals of Operations Research 14 (1988) 105-123: Gauss-Seidel form (one row bids
+// at a time), with epsilon scaling.
+#pragma once
+
+#include "dense.h"
+#include "lists.h"
+
+namespace lmcfast::LMCFAST_LEVEL {
+
+// Bids with eps = 0, at most `limit`: the row takes its best column, raises its price to where the second best is as
+// good, and the owner bids in turn. On a tie between the best two only a free column is taken, since trading places at
+// equal prices leads nowhere. Rows that find none stay in `waiting`; returns how many of them are stuck on ties.
+// `scratch` holds one int for each row.
+template <class T>
+int bid_on_lists(State<T>& s, Lists<T>& lists, RowStack& waiting, int64_t limit, int* scratch) {
+  RowStack left{scratch};
+  int tied = 0;
+  while (waiting.count > 0) {
+    const int i = waiting.pop();
+    const BestTwo best = limit-- > 0 ? lists.best(i) : BestTwo{-kInf, -kInf, -1};
+    if (best.column < 0) {
+      left.push(i);
+      continue;
+    }
+    ++s.work->counts.bids;
+    int j = best.column;
+    int owner = s.row_of[j];
+    if (best.first > best.second) {
+      if (best.second > -kInf) s.price[j] += best.first - best.second;
+    } else if (owner >= 0) {
+      j = lists.free_column_worth(i, best.first);
+      owner = -1;
+      if (j < 0) {
+        left.push(i);
+        ++tied;
+        continue;
+      }
+    }
+    s.assign(i, j);
+    if (owner >= 0) {
+      s.column_of[owner] = -1;
+      waiting.push(owner);
+    }
+  }
+  while (left.count > 0) waiting.push(left.pop());
+  return tied;
+}
+
+// Rows whose ties reach beyond their list look for a tight column among the free ones directly. `free` is scratch for
+// one int for each column.
+template <class T>
+void take_free_tight_columns(State<T>& s, Lists<T>& lists, RowStack& waiting, int* free) {
+  int free_count = 0;
+  for (int j = 0; j < s.columns; ++j)
+    if (s.row_of[j] < 0) free[free_count++] = j;
+  if (free_count > s.columns / 4) return;  // then a path is short, and cheaper than this
+  int left = 0;
+  for (int k = 0; k < waiting.count; ++k) {
+    const int i = waiting.rows[k];
+    const BestTwo best = lists.best(i);
+    bool found = false;
+    if (best.first <= lists.bound(i))
+      for (int f = 0; f < free_count && !found; ++f)
+        if (s.margin(i, free[f]) >= best.first) {
+          s.assign(i, free[f]);
+          free[f] = free[--free_count];
+          found = true;
+        }
+    if (!found) waiting.rows[left++] = i;
+  }
+  waiting.count = left;
+}
+
+// Every bid raises a price by eps more than it must, so that no row can block another for long; at the end all assigned
+// rows are within eps of their best. Stops when at most `tail` rows wait or after `limit` bids.
+template <class T>
+void auction_phase(State<T>& s, Lists<T>& lists, RowStack& waiting, double eps, int tail, int64_t limit) {
+  while (waiting.count > tail && limit-- > 0) {
+    const int i = waiting.pop();
+    const BestTwo best = lists.best(i);
+    ++s.work->counts.bids;
+    const double step = best.second > -kInf ? best.first - best.second : 0;
+    s.price[best.column] += step + eps;
+    const int owner = s.row_of[best.column];
+    s.assign(i, best.column);
+    if (owner >= 0) {
+      s.column_of[owner] = -1;
+      waiting.push(owner);
+    }
+  }
+}
+
+// Ends an auction: rows that are not exactly tight give their column back.
+template <class T>
+void release_loose_rows(State<T>& s, Lists<T>& lists, RowStack& waiting) {
+  waiting.count = 0;
+  for (int i = s.rows - 1; i >= 0; --i) {
+    const double best = lists.best(i).first;
+    const int j = s.column_of[i];
+    if (j >= 0 && s.margin(i, j) >= best) continue;
+    if (j >= 0) s.row_of[j] = s.column_of[i] = -1;
+    waiting.push(i);
+  }
+}
+
+}  // namespace lmcfast::LMCFAST_LEVEL

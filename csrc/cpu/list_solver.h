@@ -1,0 +1,185 @@
+// The method for large problems: everything but a few passes over the matrix happens on candidate lists.
+//
+//   1. start prices, chosen before any list exists, since any are legal then
+//   2. lists of all rows (one read)
+//   3. bids with eps = 0
+//   4. shortest augmenting paths, while they promise to be cheap
+//   5. only if more than 1 % of the rows are still free: auction phases with falling eps, then 3 and paths for the rest
+// Every loop has a budget of work; when it is spent, the dense method finishes with the prices and the partial
+// assignment that stand.
+#pragma once
+
+#include <algorithm>
+
+#include "certificate.h"
+#include "dense.h"
+#include "list_bids.h"
+#include "list_paths.h"
+#include "lists.h"
+#include "start.h"
+
+namespace lmcfast::LMCFAST_LEVEL {
+
+template <class T>
+class ListSolver {
+ public:
+  explicit ListSolver(State<T>& s)
+      : s_(s),
+        lists_(s),
+        waiting_{Workspace::of_this_thread().take<int>(s.rows)},
+        scratch_(Workspace::of_this_thread().take<int>(s.columns)) {}
+
+  // Start prices and lists. `warm`: the prices in the state are the start. `check` says whether the scores are valid;
+  // when it does not yet, it is made here, in the same read if possible.
+  void build(bool warm, ScoreCheck* check, bool checked) {
+    const bool zero = !warm && keep_zero_prices(s_);
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (zero) {
+        const double largest = lists_.build_all_at_zero_prices();
+        if (!checked) *check = largest < kInf ? ScoreCheck{true, -1, -1, largest} : find_invalid(s_);
+        return;
+      }
+    }
+    if (!checked) *check = check_scores(s_);
+    if (check->valid) lists_.build_all();
+  }
+
+  // On `infeasible`, `*left` is a row that cannot be assigned together with those assigned before it.
+  Status solve(int* left) {
+    if (s_.work->should_stop()) return Status::interrupted;
+    for (int i = s_.rows - 1; i >= 0; --i) waiting_.push(i);
+    const bool tied = bid_without_tolerance(3);
+    ListPaths<T> paths(s_, lists_);
+    Status status = cheap_paths(paths, tied, left);
+    if (status != Status::ok || waiting_.count == 0) return status;
+    bool within_budget = true;
+    if (waiting_.count * 100 > s_.rows && s_.rows == s_.columns) {
+      status = auction(&within_budget);
+      if (status != Status::ok) return status;
+      release_loose_rows(s_, lists_, waiting_);
+      bid_without_tolerance(20);
+      paths.find_free_columns();
+    }
+    return finish(paths, within_budget, left);
+  }
+
+  // The dual profit of a row for the certificate: exact or an upper bound, nearly always without reading the row.
+  double profit_bound(int i) { return lists_.best(i).first; }
+
+ private:
+  static constexpr int kBudget = 30;  // reads of all rows that a stage may cost before the dense method takes over
+
+  // Two rounds of bids, then a look at the free columns. True when at least half of the rows left are stuck on ties.
+  bool bid_without_tolerance(int bids_per_row) {
+    int tied = 0;
+    for (int round = 0; round < 2 && waiting_.count > 0; ++round) {
+      tied = bid_on_lists(s_, lists_, waiting_, int64_t(waiting_.count) * bids_per_row + 1000, scratch_);
+      if (tied == waiting_.count) break;
+    }
+    const bool stuck = 2 * tied >= waiting_.count;
+    if (waiting_.count > 0) take_free_tight_columns(s_, lists_, waiting_, scratch_);
+    return stuck;
+  }
+
+  // Augments while the cost of the paths so far, carried on to the rows left, stays below that of an auction. On ties
+  // an auction is the wrong tool, so paths may cost more.
+  Status cheap_paths(ListPaths<T>& paths, bool tied, int* left) {
+    const double limit = (tied ? 4.0 : 1.0) * s_.rows, limit_by_estimate = (tied ? 5 : 1) * limit;
+    const int64_t before = paths.work();
+    for (int done = 0; waiting_.count > 0; ++done) {
+      const double work = double(paths.work() - before);
+      if (work > 0.02 * s_.rows + 8.0 * done) {
+        const double estimate = work / larger(done, 1) * waiting_.count;
+        if (work + estimate > limit_by_estimate && !(tied && work < limit)) break;
+      }
+      *left = waiting_.pop();
+      if (!paths.augment(*left)) return Status::infeasible;
+      if (s_.work->should_stop()) return Status::interrupted;
+    }
+    return Status::ok;
+  }
+
+  // The unit of eps: how far the best value of a row lies above its bound, on average; not less than a small part of
+  // the scores' median deviation, since the former is 0 on ties, and the mean is useless on heavy tails.
+  double price_unit() {
+    double spread = 0, largest = 0;
+    for (int i = 0; i < s_.rows; ++i) {
+      const BestTwo best = lists_.best_in_list(i);
+      double low = lists_.bound(i);
+      if (low == -kInf) low = best.second > -kInf ? best.second : best.first;
+      spread += best.first > low ? best.first - low : 0;
+      largest = larger(largest, best.first < 0 ? -best.first : best.first);
+    }
+    double unit = spread / s_.rows;
+    unit = larger(unit, 0.015 * median_deviation());
+    unit = larger(unit, 1e-6 * largest);
+    return unit > 0 ? unit : 1e-30;
+  }
+
+  double median_deviation() const {
+    Buffer<double> sample;
+    const int row_step = s_.rows / 64 > 0 ? s_.rows / 64 : 1, column_step = s_.columns / 64 > 0 ? s_.columns / 64 : 1;
+    for (int i = 0; i < s_.rows; i += row_step)
+      for (int j = (i * 7) % 13; j < s_.columns; j += column_step)
+        if (s_.score(i, j) > -kInf) sample.push(s_.score(i, j));
+    if (sample.size() < 8) return 0;
+    const double middle = median(sample);
+    for (int k = 0; k < sample.size(); ++k) sample[k] = sample[k] > middle ? sample[k] - middle : middle - sample[k];
+    return median(sample);
+  }
+
+  static double median(Buffer<double>& x) {
+    const auto less_than = [](double a, double b) { return a < b; };  // a type of this level, see state.h
+    double* const middle = x.begin() + x.size() / 2;
+    std::nth_element(x.begin(), middle, x.end(), less_than);
+    return *middle;
+  }
+
+  Status auction(bool* within_budget) {
+    const double unit = price_unit(), last = 1e-5 * unit;
+    const int tail = s_.rows / 1000;
+    const int64_t rescans = s_.work->counts.rescans, bids = s_.work->counts.bids;
+    bool settled = false;  // once one phase has ended by itself, eps only falls
+    for (double eps = 0.1 * unit;; eps = larger(eps / 10, last)) {
+      s_.clear_assignment();
+      waiting_.count = 0;
+      for (int i = s_.rows - 1; i >= 0; --i) waiting_.push(i);
+      ++s_.work->counts.phases;
+      for (;;) {
+        auction_phase(s_, lists_, waiting_, eps, tail, int64_t(10) * s_.rows);
+        if (s_.work->should_stop()) return Status::interrupted;
+        if (waiting_.count <= tail) break;
+        if (s_.work->counts.rescans - rescans > int64_t(kBudget) * s_.rows ||
+            s_.work->counts.bids - bids > int64_t(12) * kBudget * s_.rows) {
+          *within_budget = false;
+          return Status::ok;
+        }
+        if (!settled) eps *= 5;
+      }
+      settled = true;
+      if (eps <= last) return Status::ok;
+    }
+  }
+
+  Status finish(ListPaths<T>& paths, bool within_budget, int* left) {
+    const int64_t before = s_.work->counts.scores_read;
+    const int64_t budget = int64_t(kBudget) * s_.rows * s_.columns;
+    while (waiting_.count > 0) {
+      if (!within_budget || s_.work->counts.scores_read - before > budget) {
+        ++s_.work->counts.fallbacks;
+        return finish_dense(s_, waiting_, left);
+      }
+      *left = waiting_.pop();
+      if (!paths.augment(*left)) return Status::infeasible;
+      if (s_.work->should_stop()) return Status::interrupted;
+    }
+    return Status::ok;
+  }
+
+  State<T>& s_;
+  Lists<T> lists_;
+  RowStack waiting_;
+  int* scratch_;  // one int for each column, of which there are at least as many as rows
+};
+
+}  // namespace lmcfast::LMCFAST_LEVEL
