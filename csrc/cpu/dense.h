@@ -6,6 +6,7 @@
 // goes on from any prices and any partial assignment that satisfies the invariant of state.h.
 #pragma once
 
+#include "sorted_start.h"
 #include "start.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
@@ -183,27 +184,61 @@ class Paths {
   int free_count_ = 0;
 };
 
-// Takes the better of two starts: the present prices, and the column maxima.
+// Tries other start prices on copies of the state and keeps what leaves fewer rows waiting.
+template <class T>
+class StartChoice {
+ public:
+  StartChoice(State<T>& s, RowStack& waiting) : s_(s), waiting_(waiting), other_(s) {
+    Workspace& w = Workspace::of_this_thread();
+    other_.price = w.take<double>(padded(s.columns));
+    other_.column_of = w.take<int>(s.rows);
+    other_.row_of = w.take<int>(s.columns);
+    still_.rows = w.take<int>(s.rows);
+  }
+
+  void try_column_maxima() {
+    if (!column_maxima(other_, other_.price)) return;
+    other_.clear_assignment();
+    keep_if_better();
+  }
+
+  void try_sorted() {
+    SortedStart<T> start(other_);
+    if (!start.plausible() || !start.guess(other_.price)) return;
+    for (int64_t j = other_.columns; j < padded(other_.columns); ++j) other_.price[j] = 0;
+    other_.clear_assignment();
+    for (int k = 0; k < other_.rows; ++k) {
+      const int i = start.rows()[k], j = start.columns()[k];
+      if (other_.margin(i, j) >= profit(other_, i)) other_.assign(i, j);
+    }
+    keep_if_better();
+  }
+
+ private:
+  void keep_if_better() {
+    take_best_columns(other_, still_);
+    if (still_.count >= waiting_.count) return;
+    std::memcpy(s_.price, other_.price, size_t(padded(s_.columns)) * sizeof(double));
+    std::memcpy(s_.column_of, other_.column_of, size_t(s_.rows) * sizeof(int));
+    std::memcpy(s_.row_of, other_.row_of, size_t(s_.columns) * sizeof(int));
+    std::memcpy(waiting_.rows, still_.rows, size_t(still_.count) * sizeof(int));
+    waiting_.count = still_.count;
+  }
+
+  State<T>& s_;
+  RowStack& waiting_;
+  State<T> other_;
+  RowStack still_{nullptr};
+};
+
+// Assigns what the present prices allow, and tries other prices when that leaves many rows waiting.
 template <class T>
 void choose_start(State<T>& s, RowStack& waiting) {
   take_best_columns(s, waiting);
-  if (s.rows != s.columns || waiting.count * 5 <= s.rows) return;
-  Workspace& w = Workspace::of_this_thread();
-  const int64_t size = padded(s.columns);
-  State<T> other = s;
-  other.price = w.take<double>(size);
-  other.column_of = w.take<int>(s.rows);
-  other.row_of = w.take<int>(s.columns);
-  RowStack still{w.take<int>(s.rows)};
-  if (!column_maxima(other, other.price)) return;
-  other.clear_assignment();
-  take_best_columns(other, still);
-  if (still.count >= waiting.count) return;
-  std::memcpy(s.price, other.price, size_t(size) * sizeof(double));
-  std::memcpy(s.column_of, other.column_of, size_t(s.rows) * sizeof(int));
-  std::memcpy(s.row_of, other.row_of, size_t(s.columns) * sizeof(int));
-  std::memcpy(waiting.rows, still.rows, size_t(still.count) * sizeof(int));
-  waiting.count = still.count;
+  if (s.rows != s.columns || s.rows < 8 || waiting.count * (s.rows < 24 ? 2 : 5) <= s.rows) return;
+  StartChoice<T> choice(s, waiting);
+  choice.try_column_maxima();
+  if (s.rows >= 24 && waiting.count * 2 > s.rows) choice.try_sorted();
 }
 
 // Assigns the waiting rows by shortest paths. On `infeasible`, `*left` is a row that cannot be assigned together with

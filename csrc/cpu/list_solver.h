@@ -16,6 +16,7 @@
 #include "list_bids.h"
 #include "list_paths.h"
 #include "lists.h"
+#include "sorted_start.h"
 #include "start.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
@@ -32,22 +33,27 @@ class ListSolver {
   // Start prices and lists. `warm`: the prices in the state are the start. `check` says whether the scores are valid;
   // when it does not yet, it is made here, in the same read if possible.
   void build(bool warm, ScoreCheck* check, bool checked) {
+    if (!warm && start_in_order(check, checked)) return;
     const bool zero = !warm && keep_zero_prices(s_);
     if constexpr (sizeof(T) == sizeof(float)) {
       if (zero) {
         const double largest = lists_.build_all_at_zero_prices();
         if (!checked) *check = largest < kInf ? ScoreCheck{true, -1, -1, largest} : find_invalid(s_);
+        built_ = true;
         return;
       }
     }
     if (!checked) *check = check_scores(s_);
-    if (check->valid) lists_.build_all();
+    if (check->valid) build_lists();
   }
 
-  // On `infeasible`, `*left` is a row that cannot be assigned together with those assigned before it.
+  // After a valid check. On `infeasible`, `*left` is a row that cannot be assigned together with those assigned before
+  // it.
   Status solve(int* left) {
+    if (!built_) return Status::ok;  // the sorted start assigned every row
     if (s_.work->should_stop()) return Status::interrupted;
-    for (int i = s_.rows - 1; i >= 0; --i) waiting_.push(i);
+    for (int i = s_.rows - 1; i >= 0; --i)
+      if (s_.column_of[i] < 0) waiting_.push(i);
     const bool tied = bid_without_tolerance(3);
     ListPaths<T> paths(s_, lists_);
     Status status = cheap_paths(paths, tied, left);
@@ -64,10 +70,39 @@ class ListSolver {
   }
 
   // The dual profit of a row for the certificate: exact or an upper bound, nearly always without reading the row.
-  double profit_bound(int i) { return lists_.best(i).first; }
+  double profit_bound(int i) { return built_ ? lists_.best(i).first : profit(s_, i); }
 
  private:
   static constexpr int kBudget = 30;  // reads of all rows that a stage may cost before the dense method takes over
+
+  void build_lists() {
+    lists_.build_all();
+    built_ = true;
+  }
+
+  // Tries the sorted start. True when the prices are set, and the lists built unless every row is assigned already;
+  // also true when the scores turned out to be invalid.
+  bool start_in_order(ScoreCheck* check, bool checked) {
+    if (s_.rows != s_.columns) return false;
+    SortedStart<T> start(s_);
+    if (!start.plausible()) return false;
+    if (!checked) *check = check_scores(s_);
+    if (!check->valid) return true;
+    if (!start.guess(s_.price)) return false;
+    const int missed = take_in_order(s_, start);
+    if (missed == 0) return true;
+    s_.clear_assignment();
+    build_lists();
+    double violation = 0;
+    for (int k = 0; k < s_.rows; ++k) {
+      const int i = start.rows()[k], j = start.columns()[k];
+      const double short_of_best = lists_.best(i).first - s_.margin(i, j);
+      if (short_of_best <= 0) s_.assign(i, j);
+      else violation += short_of_best;
+    }
+    sorted_unit_ = 3 * violation / s_.rows;
+    return true;
+  }
 
   // Two rounds of bids, then a look at the free columns. True when at least half of the rows left are stuck on ties.
   bool bid_without_tolerance(int bids_per_row) {
@@ -84,13 +119,14 @@ class ListSolver {
   // Augments while the cost of the paths so far, carried on to the rows left, stays below that of an auction. On ties
   // an auction is the wrong tool, so paths may cost more.
   Status cheap_paths(ListPaths<T>& paths, bool tied, int* left) {
-    const double limit = (tied ? 4.0 : 1.0) * s_.rows, limit_by_estimate = (tied ? 5 : 1) * limit;
+    const bool sorted = sorted_unit_ > 0;
+    const double limit = (tied && !sorted ? 4.0 : 1.0) * s_.rows, limit_by_estimate = (tied && !sorted ? 5 : 1) * limit;
     const int64_t before = paths.work();
     for (int done = 0; waiting_.count > 0; ++done) {
       const double work = double(paths.work() - before);
       if (work > 0.02 * s_.rows + 8.0 * done) {
         const double estimate = work / larger(done, 1) * waiting_.count;
-        if (work + estimate > limit_by_estimate && !(tied && work < limit)) break;
+        if (work + estimate > limit_by_estimate && !((tied || sorted) && work < limit)) break;
       }
       *left = waiting_.pop();
       if (!paths.augment(*left)) return Status::infeasible;
@@ -136,7 +172,9 @@ class ListSolver {
   }
 
   Status auction(bool* within_budget) {
-    const double unit = price_unit(), last = 1e-5 * unit;
+    // After a sorted start, how far it misses is the scale on which prices are still wrong.
+    const double unit = sorted_unit_ > 0 ? sorted_unit_ : price_unit();
+    const double last = (sorted_unit_ > 0 ? 1e-4 : 1e-5) * unit;
     const int tail = s_.rows / 1000;
     const int64_t rescans = s_.work->counts.rescans, bids = s_.work->counts.bids;
     bool settled = false;  // once one phase has ended by itself, eps only falls
@@ -179,7 +217,9 @@ class ListSolver {
   State<T>& s_;
   Lists<T> lists_;
   RowStack waiting_;
-  int* scratch_;  // one int for each column, of which there are at least as many as rows
+  bool built_ = false;      // the lists
+  double sorted_unit_ = 0;  // > 0 after a sorted start: three times its mean violation
+  int* scratch_;            // one int for each column, of which there are at least as many as rows
 };
 
 }  // namespace lmcfast::LMCFAST_LEVEL
