@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .io import save_checkpoint as save_checkpoint
     from .matching import MatchResult as MatchResult
     from .matching import load_permutations as load_permutations
-    from .matching import weight_matching as weight_matching
+    from .matching.weight_matching import weight_matching as weight_matching
     from .merging import UnresetBatchNormWarning as UnresetBatchNormWarning
     from .merging import reset_batchnorm as reset_batchnorm
     from .params import apply_permutations as apply_permutations

@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import Any
 
 from .errors import UnavailableError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 try:
     from . import _core
 except ImportError as error:  # a source tree without a build, or a build for another Python
     raise UnavailableError(
-        f"lmcfast's compiled extension cannot be imported ({error}); install the package with "
-        "`pip install .` in its source tree"
+        f"lmcfast's compiled extension cannot be imported ({error}); install the package with `pip install -e .` in "
+        "its source tree, or leave that folder if lmcfast is installed elsewhere"
     ) from error
 
+# `lmcfast::Status` of csrc/include/lmcfast/assignment.h. Interrupts and lack of memory are raised by the extension.
+OK = 0
+INVALID_SCORE = 1
+INFEASIBLE = 2
+NOT_CERTIFIED = 4
 
-class Status(IntEnum):
-    """`lmcfast::Status` of csrc/include/lmcfast/assignment.h, in its order."""
-
-    OK = 0
-    INVALID_SCORE = 1
-    INFEASIBLE = 2
-    INTERRUPTED = 3
-    NOT_CERTIFIED = 4
-    OUT_OF_MEMORY = 5
-
-
-class NativeAssignment(NamedTuple):
-    """What the extension returns for a batch; `problem`, `row`, `column`, `value` describe a status other than OK."""
-
-    status: int
-    columns: NDArray[Any]
-    prices: NDArray[Any]
-    objective: NDArray[Any]
-    gap: NDArray[Any]
-    counts: dict[str, int]
-    problem: int
-    row: int
-    column: int
-    value: float
-
-
-def solve_assignment(
-    scores: NDArray[Any], start_prices: NDArray[Any] | None, maximize: bool, certify: int, threads: int
-) -> NativeAssignment:
-    """Solves a (batch, rows, columns) array; the caller has checked everything but the scores' values."""
-    return NativeAssignment(*_core.solve_assignment(scores, start_prices, maximize, certify, threads))
+# (scores, start_prices, maximize, certify: 0 none, 1 lists, 2 full, threads) ->
+# (OK, columns, prices, objective, gap, stats) or (status, problem, row, column, value): csrc/bindings/assignment.cpp
+solve_assignment = _core.solve_assignment
 
 
 def build_info() -> dict[str, Any]:
@@ -57,5 +31,7 @@ def build_info() -> dict[str, Any]:
     return dict(_core.build_info())
 
 
+@cache
 def default_threads() -> int:
+    """LMCFAST_NUM_THREADS, else the number of processors that this process may use."""
     return int(_core.build_info()["default_threads"])

@@ -23,34 +23,55 @@ bool python_was_interrupted(void*) {
 
 Certify certify_code(int code) { return code == 0 ? Certify::none : code == 1 ? Certify::lists : Certify::full; }
 
+// A view of the array as a batch; a single problem is a batch of one.
+struct Shape {
+  int64_t batch, rows, columns, batch_stride, row_stride, column_stride;
+};
+
+Shape shape_of(const py::array& a) {
+  const int64_t size = a.itemsize();
+  if (a.ndim() == 2) return {1, a.shape(0), a.shape(1), 0, a.strides(0) / size, a.strides(1) / size};
+  if (a.ndim() != 3) throw py::value_error("scores: expected 2 or 3 dimensions");
+  return {a.shape(0), a.shape(1), a.shape(2), a.strides(0) / size, a.strides(1) / size, a.strides(2) / size};
+}
+
 template <class T>
-Status run(const py::array& scores, const double* start, const AssignmentOptions& options, AssignmentResult& result,
-           int64_t batch, int64_t rows, int64_t columns) {
-  const int64_t size = int64_t(sizeof(T));
+Status run(const py::array& scores, const Shape& s, const double* start, const AssignmentOptions& options,
+           AssignmentResult& result) {
   const AssignmentProblem<T> problem{static_cast<const T*>(scores.data()),
-                                     batch,
-                                     rows,
-                                     columns,
-                                     scores.strides(0) / size,
-                                     scores.strides(1) / size,
-                                     scores.strides(2) / size,
+                                     s.batch,
+                                     s.rows,
+                                     s.columns,
+                                     s.batch_stride,
+                                     s.row_stride,
+                                     s.column_stride,
                                      start};
   const py::gil_scoped_release unlocked;
   return solve_assignment(problem, options, result);
 }
 
-// scores: (batch, rows, columns) float32 or float64, aligned, any strides that are multiples of the item size.
-// start_prices: (batch, columns) float64 contiguous, or None. Everything is checked by the caller in Python.
-// Returns (status, columns, prices, objective, gap, counts, problem, row, column, value).
+// The fields of lmcfast.assignment.AssignmentStats, in order.
+py::tuple stats_of(const AssignmentCounts& c, const Shape& s) {
+  const int64_t size = s.batch * s.rows * s.columns;
+  return py::make_tuple(s.batch, size ? double(c.scores_read) / double(size) : 0.0, c.bids, c.paths, c.path_steps,
+                        c.rescans, c.phases, c.fallbacks, s.batch > 0 && c.warm == s.batch);
+}
+
+// scores: (rows, columns) or (batch, rows, columns) float32 or float64, aligned, strides that are multiples of the item
+// size. start_prices: (columns) or (batch, columns) float64, or None. The caller in Python has checked all of it.
+// Returns (0, columns, prices, objective, gap, stats), or (status, problem, row, column, value).
 py::tuple solve(const py::array& scores, const py::object& start_prices, bool maximize, int certify, int threads) {
-  if (scores.ndim() != 3) throw py::value_error("scores: expected 3 dimensions");
-  const int64_t batch = scores.shape(0), rows = scores.shape(1), columns = scores.shape(2);
-  py::array_t<int64_t> assigned({batch, rows});
-  py::array_t<double> prices({batch, columns}), objective(batch), gap(batch);
-  py::array_t<double> start;
-  if (!start_prices.is_none()) start = start_prices.cast<py::array_t<double, py::array::c_style>>();
-  if (!start_prices.is_none() && (start.ndim() != 2 || start.shape(0) != batch || start.shape(1) != columns))
-    throw py::value_error("start_prices: expected the shape (batch, columns)");
+  const Shape s = shape_of(scores);
+  const bool single = scores.ndim() == 2;
+  py::array_t<double, py::array::c_style> start;
+  if (!start_prices.is_none()) {
+    start = start_prices.cast<py::array_t<double, py::array::c_style>>();
+    if (start.size() != s.batch * s.columns) throw py::value_error("start_prices: expected the shape (batch, columns)");
+  }
+  py::array_t<int64_t> columns = single ? py::array_t<int64_t>(s.rows) : py::array_t<int64_t>({s.batch, s.rows});
+  py::array_t<double> prices = single ? py::array_t<double>(s.columns) : py::array_t<double>({s.batch, s.columns});
+  double one_objective = 0, one_gap = 0;
+  py::array_t<double> objective(single ? 0 : s.batch), gap(single ? 0 : s.batch);
 
   AssignmentOptions options;
   options.maximize = maximize;
@@ -58,33 +79,22 @@ py::tuple solve(const py::array& scores, const py::object& start_prices, bool ma
   options.threads = threads;
   options.interrupted = python_was_interrupted;
   AssignmentResult result{};
-  result.columns = assigned.mutable_data();
+  result.columns = columns.mutable_data();
   result.prices = prices.mutable_data();
-  result.objective = objective.mutable_data();
-  result.gap = gap.mutable_data();
-  const double* first = start_prices.is_none() ? nullptr : start.data();
+  result.objective = single ? &one_objective : objective.mutable_data();
+  result.gap = single ? &one_gap : gap.mutable_data();
+  const double* const first = start_prices.is_none() ? nullptr : start.data();
   Status status;
-  if (scores.dtype().num() == py::dtype::num_of<float>())
-    status = run<float>(scores, first, options, result, batch, rows, columns);
-  else if (scores.dtype().num() == py::dtype::num_of<double>())
-    status = run<double>(scores, first, options, result, batch, rows, columns);
+  if (scores.dtype().num() == py::dtype::num_of<float>()) status = run<float>(scores, s, first, options, result);
+  else if (scores.dtype().num() == py::dtype::num_of<double>()) status = run<double>(scores, s, first, options, result);
   else throw py::type_error("scores: expected float32 or float64");
+
   if (status == Status::interrupted) throw py::error_already_set();
   if (status == Status::out_of_memory) throw std::bad_alloc();
-
-  py::dict counts;
-  counts["scores_read"] = result.counts.scores_read;
-  counts["bids"] = result.counts.bids;
-  counts["paths"] = result.counts.paths;
-  counts["path_steps"] = result.counts.path_steps;
-  counts["rescans"] = result.counts.rescans;
-  counts["phases"] = result.counts.phases;
-  counts["dense"] = result.counts.dense;
-  counts["lists"] = result.counts.lists;
-  counts["fallbacks"] = result.counts.fallbacks;
-  counts["warm"] = result.counts.warm;
-  return py::make_tuple(int(status), assigned, prices, objective, gap, counts, result.problem, result.row,
-                        result.column, result.value);
+  if (status != Status::ok) return py::make_tuple(int(status), result.problem, result.row, result.column, result.value);
+  const py::tuple stats = stats_of(result.counts, s);
+  if (single) return py::make_tuple(0, columns, prices, one_objective, one_gap, stats);
+  return py::make_tuple(0, columns, prices, objective, gap, stats);
 }
 
 }  // namespace

@@ -40,20 +40,22 @@ def as_array(x: Any, argument: str) -> NDArray[Any]:
 
 
 def as_scores(scores: Any) -> NDArray[Any]:
-    """(batch, n, m) float32 or float64. Rule for other types: float16, bfloat16, bool and integers of up to 16 bits
-    become float32, which holds them exactly; larger integers become float64 and must be exact in it; longer floats
-    are rounded to float64."""
-    a = as_array(scores, "scores")
+    """(n, m) or (batch, n, m), float32 or float64.
+
+    Rule for other types: float16, bfloat16, bool and integers of up to 16 bits become float32, which holds them
+    exactly; larger integers become float64 and must be exact in it; longer floats are rounded to float64.
+    """
+    a = scores if type(scores) is np.ndarray else as_array(scores, "scores")
     if a.ndim not in (2, 3):
-        raise ScoresShapeError(
-            f"scores: expected 2 dimensions (n, m) or 3 (batch, n, m), got shape {tuple(a.shape)}"
-        )
+        raise ScoresShapeError(f"scores: expected 2 dimensions (n, m) or 3 (batch, n, m), got shape {tuple(a.shape)}")
     if max(a.shape[-2:]) >= 2**31:
         raise ScoresShapeError(f"scores: at most 2**31 - 1 rows and columns, got shape {tuple(a.shape)}")
     a = _as_float(a)
-    if not a.flags.aligned or not a.dtype.isnative or any(s % a.itemsize for s in a.strides):
+    if not a.flags.c_contiguous and any(s % a.itemsize for s in a.strides):
+        a = np.ascontiguousarray(a)
+    if not a.flags.aligned or not a.dtype.isnative:
         a = np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("="))
-    return a if a.ndim == 3 else a[None]
+    return a
 
 
 def _as_float(a: NDArray[Any]) -> NDArray[Any]:
@@ -77,24 +79,23 @@ def _as_float(a: NDArray[Any]) -> NDArray[Any]:
     raise TypeError(f"scores: expected real numbers, got dtype {a.dtype}")
 
 
-def as_start_prices(prices: Any, batch: int, columns: int, batched: bool) -> NDArray[np.float64] | None:
-    """(batch, columns) float64, contiguous and finite; None when no prices are given."""
+def as_start_prices(prices: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """(m,) or (batch, m) float64 and finite, to fit scores of this shape; None when no prices are given."""
     if prices is None:
         return None
     p = as_array(prices, "prices")
     if p.dtype.kind not in "fiub":
         raise TypeError(f"prices: expected real numbers, got dtype {p.dtype}")
-    expected = (batch, columns) if batched else (columns,)
+    expected = (*shape[:-2], shape[-1])
     if p.shape != expected:
         raise ScoresShapeError(f"prices: expected shape {expected} to fit the scores, got {tuple(p.shape)}")
-    p = np.ascontiguousarray(p, dtype=np.float64).reshape(batch, columns)
+    p = np.asarray(p, dtype=np.float64)
     finite = np.isfinite(p)
     if not finite.all():
         place = tuple(int(k) for k in np.argwhere(~finite)[0])
-        shown = list(place if batched else place[1:])
         raise InvalidScoresError(
-            f"prices{shown} is {p[place]}: start prices must be finite",
-            column=place[1],
-            problem=place[0] if batched else None,
+            f"prices{list(place)} is {p[place]}: start prices must be finite",
+            column=place[-1],
+            problem=place[0] if len(place) == 2 else None,
         )
     return p

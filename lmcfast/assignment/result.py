@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class AssignmentStats:
+class AssignmentStats(NamedTuple):
     """Work done, summed over a batch. Counts do not depend on the machine's speed or load.
 
     Attributes:
@@ -33,8 +31,7 @@ class AssignmentStats:
     warm: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """An optimal assignment and its proof. Arrays are of the library (numpy or torch) of the scores.
 
     Attributes:

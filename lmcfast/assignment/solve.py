@@ -5,10 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, NoReturn
 
-import numpy as np
-
 from .. import _native
-from .._native import NativeAssignment, Status
 from ..errors import CertificateError, InfeasibleError, InvalidScoresError
 from .inputs import as_scores, as_start_prices, is_tensor
 from .result import Assignment, AssignmentStats
@@ -63,68 +60,47 @@ def solve_assignment(
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"threads: expected a positive integer or None, got {threads!r}")
     array = as_scores(scores)
-    batched = scores.ndim == 3 if hasattr(scores, "ndim") else np.ndim(scores) == 3
-    batch, rows, columns = array.shape
-    start = as_start_prices(prices, batch, columns, batched)
+    start = as_start_prices(prices, array.shape)
     if threads is None:
-        threads = _native.default_threads() if batch > 1 else 1
-    solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], threads)
-    if solved.status != Status.OK:
-        _raise(solved, batched, rows, columns, maximize)
-    return _result(solved, batched, array.shape, scores)
-
-
-def _result(solved: NativeAssignment, batched: bool, shape: tuple[int, int, int], scores: Any) -> Assignment:
-    batch, rows, columns = shape
-    counts = solved.counts
-    stats = AssignmentStats(
-        problems=batch,
-        reads=counts["scores_read"] / max(1, batch * rows * columns),
-        bids=counts["bids"],
-        paths=counts["paths"],
-        path_steps=counts["path_steps"],
-        rescans=counts["rescans"],
-        phases=counts["phases"],
-        fallbacks=counts["fallbacks"],
-        warm=batch > 0 and counts["warm"] == batch,
-    )
-    arrays: list[Any] = [solved.columns, solved.prices, solved.objective, solved.gap]
-    if not batched:
-        arrays = [a[0] for a in arrays]
+        threads = _native.default_threads() if array.ndim == 3 else 1
+    status, *solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], threads)
+    if status != _native.OK:
+        _raise(status, solved, array.shape, maximize)
+    columns, assigned_prices, objective, gap, counts = solved
     if is_tensor(scores):
-        torch = sys.modules["torch"]
-        arrays = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in arrays]
-    if not batched:
-        arrays[2:] = map(float, arrays[2:])
-    columns_of, prices, objective, gap = arrays
-    return Assignment(columns_of, prices, objective, gap, stats)
+        from_numpy = sys.modules["torch"].from_numpy
+        columns, assigned_prices = from_numpy(columns), from_numpy(assigned_prices)
+        if array.ndim == 3:
+            objective, gap = from_numpy(objective), from_numpy(gap)
+    return Assignment(columns, assigned_prices, objective, gap, AssignmentStats(*counts))
 
 
-def _raise(solved: NativeAssignment, batched: bool, rows: int, columns: int, maximize: bool) -> NoReturn:
-    problem = solved.problem if batched else None
-    where = f"[{solved.problem}]" if batched else ""
-    row, column = (k if k >= 0 else None for k in (solved.row, solved.column))
-    if solved.status == Status.INVALID_SCORE:
-        place = f"[{solved.problem}, {row}, {column}]" if batched else f"[{row}, {column}]"
+def _raise(status: int, place_and_value: list[Any], shape: tuple[int, ...], maximize: bool) -> NoReturn:
+    problem, row, column, value = place_and_value
+    rows, columns = shape[-2:]
+    batched = len(shape) == 3
+    where = f"[{problem}]" if batched else ""
+    place: dict[str, int | None] = {
+        "problem": problem if batched else None,
+        "row": row if row >= 0 else None,
+        "column": column if column >= 0 else None,
+    }
+    if status == _native.INVALID_SCORE:
+        index = f"[{problem}, {row}, {column}]" if batched else f"[{row}, {column}]"
         forbidden = "-inf" if maximize else "inf"
         raise InvalidScoresError(
-            f"scores{place} is {solved.value}: scores must be finite, or {forbidden} for a forbidden pair",
-            row=row,
-            column=column,
-            problem=problem,
+            f"scores{index} is {value}: scores must be finite, or {forbidden} for a forbidden pair", **place
         )
-    if solved.status == Status.INFEASIBLE:
-        left = f"row {row}" if row is not None else f"column {column}"
+    if status == _native.INFEASIBLE:
+        left = f"row {row}" if row >= 0 else f"column {column}"
         side = "rows" if rows <= columns else "columns"
         raise InfeasibleError(
             f"scores{where}: forbidden pairs leave no way to assign all {side} ({rows} x {columns}); {left} is left "
             "without a partner",
-            row=row,
-            column=column,
-            problem=problem,
+            **place,
         )
     raise CertificateError(
-        f"scores{where}: the prices do not prove the result (gap {solved.value:.3g}); if the scores did not change "
+        f"scores{where}: the prices do not prove the result (gap {value:.3g}); if the scores did not change "
         "during the call, this is a bug in lmcfast",
-        gap=solved.value,
+        gap=value,
     )
