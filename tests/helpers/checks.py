@@ -11,7 +11,7 @@ import lmcfast
 
 
 def check_assignment(scores: np.ndarray, a: lmcfast.Assignment, maximize: bool = True) -> None:
-    """The columns are a full assignment, the objective is theirs, and the prices prove it in exact-enough arithmetic."""
+    """The columns are a full assignment, the objective is theirs, and the prices prove it."""
     s = np.asarray(scores, dtype=np.float64)
     n, m = s.shape
     columns, prices = np.asarray(a.columns), np.asarray(a.prices)

@@ -65,9 +65,7 @@ FAMILIES: dict[str, Family] = {
     "sparse_1": lambda r, n, m: (r.random((n, m)) < 0.1).astype(float),
     "half_zero": _half_zero,
     "blocks": _blocks,
-    "duplicate_rows": lambda r, n, m: r.standard_normal((max(1, n // 8), m))[
-        r.integers(0, max(1, n // 8), n)
-    ],
+    "duplicate_rows": lambda r, n, m: r.standard_normal((max(1, n // 8), m))[r.integers(0, max(1, n // 8), n)],
     "dead_units": _dead,
     "rank_1": lambda r, n, m: np.outer(r.standard_normal(n), r.standard_normal(m)),
     "rank_2": lambda r, n, m: r.standard_normal((n, 2)) @ r.standard_normal((2, m)),

@@ -1,0 +1,40 @@
+"""Permutation specs: data, tables, verification, and what the matching needs of them."""
+
+from __future__ import annotations
+
+from .checks import check_finite, check_params, check_permutations
+from .gather import permute_tensor
+from .layout import Atom, Concat, Fixed, Layout, Product, format_layout, parse_layout
+from .places import Place, group_places, unfold
+from .report import SpecReport
+from .similarity import similarity
+from .spec import Group, PermutationSpec
+from .tables import feed_forward_spec, resnet_spec, spec_from_params, vgg_spec
+from .verify import VerifyReport, verify_spec
+
+__all__ = [
+    "Atom",
+    "Concat",
+    "Fixed",
+    "Group",
+    "Layout",
+    "PermutationSpec",
+    "Place",
+    "Product",
+    "SpecReport",
+    "VerifyReport",
+    "check_finite",
+    "check_params",
+    "check_permutations",
+    "feed_forward_spec",
+    "format_layout",
+    "group_places",
+    "parse_layout",
+    "permute_tensor",
+    "resnet_spec",
+    "similarity",
+    "spec_from_params",
+    "unfold",
+    "verify_spec",
+    "vgg_spec",
+]

@@ -1,0 +1,320 @@
+"""PermutationSpec: which tensor axes move together, as data.
+
+A *group* is a set of tensor axes that share one permutation. The spec names, for every tensor, the layout of each
+axis (``layout.py``). A setting of the spec is a dict ``{group: int64 tensor}`` with ``new[i] = old[p[i]]``; for a group
+nested in others (``within``) the tensor has shape ``(*sizes of within, size)`` and is indexed by the *new* outer index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import CheckpointError, InvalidParamsError, SpecError
+from ..io.atomic import atomic_path
+from .binding import resolve
+from .layout import Atom, Concat, Fixed, Layout, Product, atoms, normalize, parse_layout
+from .nesting import outer_axes
+from .text import canonical_text, read_text, write_text
+
+if TYPE_CHECKING:
+    from .report import SpecReport
+
+STATISTICS = ("running_mean", "running_var")
+"""Last part of the names that are taken for BatchNorm's running statistics."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One permutation of ``size`` units; one for each index of the groups in ``within``, if any.
+
+    ``size`` None: not known yet (:meth:`PermutationSpec.bind` reads it from the tensors). ``fixed``: never moved, named
+    only because other groups are nested in it.
+    """
+
+    name: str
+    size: int | None = None
+    within: tuple[str, ...] = ()
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class PermutationSpec:
+    """Groups, and the layout of every axis of every tensor that has an entry.
+
+    ``groups``: by name. ``axes``: tensor -> one layout for each axis. ``tied``: alias -> the canonical name of the same
+    tensor. ``buffers``: tensors that move with their units but are never scored nor counted (BatchNorm statistics).
+    ``why_fixed``: (tensor, axis) -> reasons, for the report; no part of equality.
+
+    Checked when made: ``SpecError`` names the tensor or group. :meth:`from_axes` is the usual way to make one.
+    """
+
+    groups: dict[str, Group]
+    axes: dict[str, tuple[Layout, ...]]
+    tied: dict[str, str] = field(default_factory=dict)
+    buffers: frozenset[str] = frozenset()
+    why_fixed: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        axes: dict[str, tuple[Layout, ...]] = {}
+        for name, layouts in self.axes.items():
+            axes[name] = tuple(_at(name, axis, layout) for axis, layout in enumerate(layouts))
+        for alias, canonical in self.tied.items():
+            _check_tied(alias, canonical, self.tied, axes)
+            axes.setdefault(alias, axes[canonical])
+        object.__setattr__(self, "axes", axes)
+        object.__setattr__(self, "buffers", frozenset(self.buffers))
+        _check_groups(self.groups)
+        _check_uses(self)
+
+    @classmethod
+    def from_axes(
+        cls,
+        axes: Mapping[str, Sequence[str | Layout | None]],
+        sizes: Mapping[str, int] | None = None,
+        groups: Mapping[str, Group] | Iterable[Group] | None = None,
+        tied: Mapping[str, str] | None = None,
+        buffers: Iterable[str] | None = None,
+        why_fixed: Mapping[tuple[str, int], tuple[str, ...]] | None = None,
+    ) -> PermutationSpec:
+        """A spec from layout strings: ``{"0.weight": ("h0", None), "0.bias": ("h0",), "2.weight": (None, "h0 _49")}``.
+
+        ``sizes``: sizes of groups where the tensors do not tell. ``groups``: the groups that are nested or fixed; all
+        others are made from the names in the layouts. ``tied``: alias -> canonical name; an alias without an entry
+        takes the canonical one's. ``buffers``: default are the names that end in running_mean or running_var.
+        Raises ``SpecError`` with the tensor, the axis and the text.
+        """
+        parsed = {name: _parse_axes(name, layouts) for name, layouts in axes.items()}
+        given = groups.values() if isinstance(groups, Mapping) else groups or ()
+        known = {group.name: group for group in given}
+        for layouts in parsed.values():
+            for layout in layouts:
+                for name in atoms(layout):
+                    known.setdefault(name, Group(name))
+        for name, size in (sizes or {}).items():
+            if name not in known:
+                raise SpecError(f"sizes: group {name!r} is not in any layout", group=name)
+            known[name] = replace(known[name], size=size)
+        if buffers is None:
+            names = {*parsed, *(tied or {})}
+            buffers = (name for name in names if name.rpartition(".")[2] in STATISTICS)
+        return cls(known, parsed, dict(tied or {}), frozenset(buffers), dict(why_fixed or {}))
+
+    def bind(self, params: Mapping[str, torch.Tensor]) -> PermutationSpec:
+        """The spec with all sizes, read from the shapes of ``params`` (more tensors than the spec's are allowed).
+
+        ``InvalidParamsError``: a tensor is missing or does not fit sizes that the spec states. ``SpecError``: the
+        tensors contradict each other under this spec, or leave a group's size open. Both name tensor, axis and sizes.
+        """
+        sizes = {name: group.size for name, group in self.groups.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in params.items() if name in self.axes}
+        for alias, canonical in self.tied.items():
+            if canonical in shapes and shapes.setdefault(alias, shapes[canonical]) != shapes[canonical]:
+                raise InvalidParamsError(
+                    f"tensor {alias!r} has shape {shapes[alias]}, but {canonical!r}, to which the spec ties it, "
+                    f"has {shapes[canonical]}",
+                    alias,
+                )
+        found, axes = resolve(self.axes, sizes, shapes)
+        if axes == self.axes and found == sizes:
+            return self
+        groups = {name: replace(group, size=found[name]) for name, group in self.groups.items()}
+        return replace(self, groups=groups, axes=axes)
+
+    @cached_property
+    def is_bound(self) -> bool:
+        """Whether all sizes are known."""
+        sized = all(group.size is not None for group in self.groups.values())
+        return sized and all(Fixed(None) not in layouts for layouts in self.axes.values())
+
+    @cached_property
+    def movable_groups(self) -> tuple[str, ...]:
+        """The groups that may move, in the order of their first use."""
+        return tuple(name for name in self._uses if not self.groups[name].fixed)
+
+    @cached_property
+    def _uses(self) -> dict[str, tuple[str, ...]]:
+        uses: dict[str, dict[str, None]] = {}
+        for tensor, layouts in self.axes.items():
+            for layout in layouts:
+                for name in atoms(layout):
+                    uses.setdefault(name, {})[tensor] = None
+        return {name: tuple(tensors) for name, tensors in uses.items()}
+
+    @cached_property
+    def outer_axes(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Tensor -> for each axis, the other axes on whose indices its nested groups depend (empty for most)."""
+        within = {name: group.within for name, group in self.groups.items()}
+        found = {}
+        for tensor, layouts in self.axes.items():
+            try:
+                found[tensor] = outer_axes(layouts, within)
+            except SpecError as error:
+                raise SpecError(f"tensor {tensor!r}: {error}", tensor=tensor, group=error.group) from None
+        return found
+
+    def groups_of(self, tensor: str) -> tuple[str, ...]:
+        """The groups on the tensor's axes, in the order of the axes. ``SpecError`` for a tensor without an entry."""
+        if tensor not in self.axes:
+            raise SpecError(f"the spec has no tensor {tensor!r}", tensor=tensor)
+        return tuple(dict.fromkeys(name for layout in self.axes[tensor] for name in atoms(layout)))
+
+    def tensors_of(self, group: str) -> tuple[str, ...]:
+        """The tensors that the group moves, buffers and tied aliases included. ``SpecError`` for an unknown group."""
+        if group not in self.groups:
+            raise SpecError(f"the spec has no group {group!r}; it has {_some(self.groups)}", group=group)
+        return self._uses[group]
+
+    def shape_of(self, group: str) -> tuple[int, ...]:
+        """Shape of the group's index tensor in a setting: ``(*sizes of within, size)``. The spec must be bound."""
+        return tuple(self.sizes[name] for name in (*self.groups[group].within, group))
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Size of every group. ``SpecError`` where one is not known yet: :meth:`bind` first."""
+        found = {name: group.size for name, group in self.groups.items() if group.size is not None}
+        for name in self.groups:
+            if name not in found:
+                raise SpecError(f"the size of group {name!r} is not known; call spec.bind(params)", group=name)
+        return found
+
+    def identity(self) -> dict[str, torch.Tensor]:
+        """The setting that moves nothing."""
+        settings = {}
+        for name in self.groups:
+            shape = self.shape_of(name)
+            settings[name] = torch.arange(shape[-1]).expand(shape).clone()
+        return settings
+
+    def random_permutations(self, seed: int) -> dict[str, torch.Tensor]:
+        """A random setting, uniform for every group; fixed groups stay. The same seed gives the same setting."""
+        generator = torch.Generator().manual_seed(seed)
+        settings = self.identity()
+        for name in self.movable_groups:
+            *outer, size = shape = self.shape_of(name)
+            rows = [torch.randperm(size, generator=generator) for _ in range(math.prod(outer))]
+            settings[name] = torch.stack(rows).reshape(shape) if rows else settings[name]
+        return settings
+
+    def to_json(self) -> str:
+        """The spec as readable JSON, one line for each group and tensor."""
+        return write_text(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> PermutationSpec:
+        """Read what :meth:`to_json` wrote. ``SpecError`` in one line: no JSON, another format, version or field."""
+        document = read_text(text)
+        groups = {name: Group(name, **entry) for name, entry in document.groups.items()}
+        axes = {name: _parse_axes(name, layouts) for name, layouts in document.axes.items()}
+        return cls(groups, axes, document.tied, document.buffers, document.why_fixed)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the spec as JSON, whole or not at all. ``CheckpointError`` names the path."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> PermutationSpec:
+        """Read a spec file. ``CheckpointError`` in one line that names the path."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                return cls.from_json(file.read())
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}", str(path)) from error
+        except UnicodeDecodeError:
+            raise CheckpointError(f"{path}: is not a spec file: not UTF-8 text", str(path)) from None
+        except SpecError as error:
+            raise CheckpointError(f"{path}: {error}", str(path)) from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the spec's canonical JSON: equal for equal specs, whatever the order of their entries."""
+        return hashlib.sha256(canonical_text(self).encode()).hexdigest()
+
+    def report(self) -> SpecReport:
+        """What moves and what does not; ``str()`` of it is a table of at most 100 columns."""
+        from .report import make_report
+
+        return make_report(self)
+
+
+def _parse_axes(name: str, layouts: Sequence[str | Layout | None]) -> tuple[Layout, ...]:
+    if isinstance(layouts, str) or not isinstance(layouts, Sequence):
+        raise SpecError(f"tensor {name!r}: its layouts are a sequence, one for each axis, not {layouts!r}", tensor=name)
+    parsed = []
+    for axis, layout in enumerate(layouts):
+        try:
+            is_layout = isinstance(layout, Atom | Fixed | Product | Concat)
+            parsed.append(layout if is_layout else parse_layout(layout))  # type: ignore[arg-type]
+        except SpecError as error:
+            raise SpecError(f"tensor {name!r}, axis {axis}: {error}", tensor=name) from None
+    return tuple(parsed)  # type: ignore[arg-type]
+
+
+def _at(name: str, axis: int, layout: Layout) -> Layout:
+    try:
+        return normalize(layout)
+    except SpecError as error:
+        raise SpecError(f"tensor {name!r}, axis {axis}: {error}", tensor=name, group=error.group) from None
+
+
+def _check_tied(alias: str, canonical: str, tied: Mapping[str, str], axes: Mapping[str, tuple[Layout, ...]]) -> None:
+    if canonical not in axes or canonical in tied:
+        raise SpecError(
+            f"tied: {alias!r} is an alias of {canonical!r}, which is not a tensor with an entry of its own",
+            tensor=alias,
+        )
+    if axes.get(alias, axes[canonical]) != axes[canonical]:
+        raise SpecError(f"tied: {alias!r} and {canonical!r} are one tensor but have different layouts", tensor=alias)
+
+
+def _check_groups(groups: Mapping[str, Group]) -> None:
+    for name, group in groups.items():
+        if group.name != name:
+            raise SpecError(f"group {group.name!r} is filed under the name {name!r}", group=name)
+        if group.size is not None and (not isinstance(group.size, int) or group.size < 0):
+            raise SpecError(f"group {name!r} has size {group.size!r}", group=name)
+        if len(set(group.within)) != len(group.within) or name in group.within:
+            raise SpecError(f"group {name!r} is nested in itself or twice in one group: {group.within}", group=name)
+        for outer in group.within:
+            if outer not in groups:
+                raise SpecError(f"group {name!r} is nested in {outer!r}, which is not a group", group=name)
+            # An inner permutation is indexed by new outer indices, so composing two settings needs to know where each
+            # outer index came from, which depends on what that outer group is itself nested in.
+            missing = set(groups[outer].within) - set(group.within)
+            if missing:
+                raise SpecError(
+                    f"group {name!r} is nested in {outer!r} and must then name the groups that {outer!r} is nested in: "
+                    f"{_some(sorted(missing))}",
+                    group=name,
+                )
+
+
+def _check_uses(spec: PermutationSpec) -> None:
+    for name, tensors in spec._uses.items():
+        if name not in spec.groups:
+            raise SpecError(f"tensor {tensors[0]!r} uses group {name!r}, which is not a group", tensors[0], name)
+    for name in spec.groups:
+        if name not in spec._uses:
+            raise SpecError(f"group {name!r} is not in any tensor", group=name)
+    for name in sorted(spec.buffers):
+        if name not in spec.axes:
+            raise SpecError(f"buffers: {name!r} is not a tensor with an entry", tensor=name)
+    for name, axis in spec.why_fixed:
+        if not 0 <= axis < len(spec.axes.get(name, ())):
+            raise SpecError(f"why_fixed: tensor {name!r} has no axis {axis} in the spec", tensor=name)
+    _ = spec.outer_axes  # raises where an outer group has no unique index
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    """``'a', 'b' and 3 more``."""
+    listed = [repr(name) for name in names]
+    more = len(listed) - limit
+    return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")
