@@ -18,7 +18,7 @@ RANKS = {
     "errors": 0,
     "_native": 1, "io": 1, "parallel": 1,
     "assignment": 2, "terms": 2,
-    "spec": 3, "params": 3,
+    "spec": 3, "params": 3.5,
     "matching": 4,
     "merging": 5,
     "analysis": 6,

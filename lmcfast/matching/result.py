@@ -1,0 +1,113 @@
+"""What a matching returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Literal
+
+import torch
+
+from ..io.permutations import read_permutations, write_permutations
+from ..params import apply_permutations
+from ..spec import PermutationSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One visit of a group.
+
+    Attributes:
+        sweep: 0 for the start, then 1, 2, ...
+        group: the group; "" in the first record of a trace, which states where the start began.
+        kind: "start": part of the forward start, taken whatever it did; "step": part of the descent.
+        gain: what the objective gained, float64; 0 for a step that was not taken.
+        objective: the objective after it.
+        gap: certificate of its assignment: no assignment of the same scores is worth more than this above it.
+        changed: how many units got another source; 0 for a step that was not taken.
+        seconds: wall time.
+    """
+
+    sweep: int
+    group: str
+    kind: Literal["start", "step"]
+    gain: float
+    objective: float
+    gap: float
+    changed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """Permutations that line up B with A, and how they were found.
+
+    Attributes:
+        spec: the spec, bound to the sizes of the networks.
+        permutations: {group: int64 CPU tensor (*sizes of within, size)}; unit i of the aligned B is unit p[i] of B.
+        objective: sum over tensors of <A, pi(B)> in float64; tied tensors once, buffers left out, with
+            ``tensor_weights`` each tensor's share scaled.
+        gap: largest certificate gap of the groups' last assignments.
+        converged: the last sweep took no step: no group alone can be improved. None when read from a file.
+        sweeps: sweeps of the descent, the last one (which only proves convergence) included.
+        trace: every step, in order.
+        starts: the objective of every start that was tried, by name; the one descended from comes first.
+        attempts: the objective that each restart reached; ``objective`` is the best of them.
+        distance_before, distance_after: Euclidean distance of A to B and to the aligned B, over the tensors
+            that count in the objective (squares scaled by ``tensor_weights``). None when read from a file.
+    """
+
+    spec: PermutationSpec
+    permutations: dict[str, torch.Tensor]
+    objective: float
+    gap: float
+    converged: bool | None = None
+    sweeps: int = 0
+    trace: Sequence[Step] = field(default=(), repr=False)
+    starts: Mapping[str, float] = field(default_factory=dict)
+    attempts: tuple[float, ...] = ()
+    distance_before: float | None = None
+    distance_after: float | None = None
+
+    def apply(self, params_b: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The aligned B: every tensor of ``params_b`` with its units moved. Errors as of ``apply_permutations``."""
+        return apply_permutations(self.spec, self.permutations, params_b)
+
+    def save(self, path: str | PathLike[str], sources: Mapping[str, str] | None = None) -> None:
+        """Write the permutations with spec, objective and gap (format: ``lmcfast.io.permutations``).
+
+        ``sources``: {"a": SHA-256, "b": SHA-256} of the checkpoint files, where they are known.
+        """
+        write_permutations(path, self.permutations, self.spec.to_json(), self.objective, self.gap, sources)
+
+    def trace_table(self) -> str:
+        """The trace as a table for the eye, one line a step."""
+        names = ("sweep", "group", "kind", "changed", "gain", "objective", "gap", "ms")
+        head = "{:>5}  {:<24} {:<5} {:>7} {:>13} {:>16} {:>9} {:>9}".format(*names)
+        rows = [
+            f"{step.sweep:>5}  {step.group or '(start)':<24} {step.kind:<5} {step.changed:>7} {step.gain:>13.6g} "
+            f"{step.objective:>16.10g} {step.gap:>9.2g} {1e3 * step.seconds:>9.2f}"
+            for step in self.trace
+        ]
+        return "\n".join([head, *rows])
+
+    def __str__(self) -> str:
+        state = {True: "converged", False: "stopped early", None: "from a file"}[self.converged]
+        parts = [f"{len(self.permutations)} groups", f"objective {self.objective:.8g}"]
+        if self.distance_before is not None and self.distance_after is not None:
+            parts.append(f"distance {self.distance_before:.6g} -> {self.distance_after:.6g}")
+        if self.converged is not None:
+            state += f" after {self.sweeps} sweep{'s' if self.sweeps != 1 else ''}"
+        return f"MatchResult({', '.join([*parts, state, f'gap {self.gap:.2g}'])})"
+
+    __repr__ = __str__
+
+
+def load_permutations(path: str | PathLike[str]) -> MatchResult:
+    """Read what :meth:`MatchResult.save` wrote; what a file does not hold (trace, sweeps, distances) is empty.
+
+    Raises ``CheckpointError`` naming the file.
+    """
+    file = read_permutations(path)
+    return MatchResult(PermutationSpec.from_json(file.spec_text), file.permutations, file.objective, file.gap)

@@ -1,0 +1,100 @@
+"""Where a descent starts from."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal, get_args
+
+import torch
+
+from .descent import Callback, State, begin, visit
+from .objective import objective
+from .problem import Permutations, Problem
+from .scores import ScoreTable
+
+Start = Literal["best", "identity", "forward", "random"]
+STARTS: tuple[str, ...] = get_args(Start)
+
+
+def choose_start(
+    problem: Problem,
+    table: ScoreTable,
+    start: str,
+    seed: int,
+    shuffle: random.Random | None = None,
+    callback: Callback | None = None,
+) -> tuple[State, dict[str, float]]:
+    """The state to descend from, and the objective of every start that was tried, by name, the chosen one first.
+
+    ``start``: one of ``STARTS``. "best" tries the identity, the given ``init`` (where there is one) and the
+    forward start; on a tie the first of them is taken. The groups that are held stay at ``init`` in all of
+    them.
+    """
+    if start == "random":
+        tried = {"random": begin(problem, random_permutations(problem, seed))}
+    elif start == "identity" or start == "forward":
+        tried = {"init" if moves_free(problem) else "identity": begin(problem, problem.start)}
+    else:
+        tried = {"identity": begin(problem, _identity(problem))}
+        if moves_free(problem):
+            tried["init"] = begin(problem, problem.start)
+    if start == "forward" or start == "best":
+        forward = forward_start(problem, table, list(tried.values())[-1], shuffle, callback)
+        tried = {**tried, "forward": forward} if start == "best" else {"forward": forward}
+    chosen = max(tried, key=lambda name: tried[name].objective)  # max keeps the first of equals
+    names = (chosen, *(name for name in tried if name != chosen))
+    return tried[chosen], {name: tried[name].objective for name in names}
+
+
+def forward_start(
+    problem: Problem,
+    table: ScoreTable,
+    base: State,
+    shuffle: random.Random | None = None,
+    callback: Callback | None = None,
+) -> State:
+    """Match every group once, level by level from the inputs on; ``base`` is left as it is.
+
+    An unmatched neighbour is noise in a group's scores. So a group is scored only by the parts whose other
+    groups are matched or held. Next comes the first group, in the order of first use in the spec (at random
+    with ``shuffle``), that has a matrix among them and not only vectors, which say little. No step is
+    rejected.
+    """
+    state = begin(problem, base.permutations, base.objective)
+    free = [group for group in problem.spec.movable_groups if group in problem.parts]
+    if shuffle is not None:
+        shuffle.shuffle(free)
+    settled = set(problem.spec.groups).difference(free)
+    while free:
+        group = max(free, key=lambda name: _evidence(problem, name, settled))  # max keeps the first of equals
+        free.remove(group)
+        if _evidence(problem, group, settled) > 0:
+            step = visit(problem, table, state, group, 0, frozenset(settled))
+            if callback is not None:
+                callback(step)
+        settled.add(group)
+    state.objective = objective(problem, state.permutations)  # without the rounding of the sum of gains
+    return state
+
+
+def _evidence(problem: Problem, group: str, settled: set[str]) -> int:
+    """2: the group has a matrix part all of whose other groups are settled; 1: only vectors; 0: nothing."""
+    usable = [part for part in problem.parts[group] if settled.issuperset(part.dependencies)]
+    return 2 if any(part.is_matrix for part in usable) else min(1, len(usable))
+
+
+def moves_free(problem: Problem) -> bool:
+    """Whether ``problem.start`` moves a group that the descent may move."""
+    identity = problem.spec.identity()
+    return any(not torch.equal(problem.start[group], identity[group]) for group in problem.groups)
+
+
+def random_permutations(problem: Problem, seed: int) -> Permutations:
+    """Uniform permutations of the free groups, the others as in ``problem.start``."""
+    drawn = problem.spec.random_permutations(seed)
+    return {**problem.start, **{group: drawn[group] for group in problem.groups}}
+
+
+def _identity(problem: Problem) -> Permutations:
+    identity = problem.spec.identity()
+    return {**problem.start, **{group: identity[group] for group in problem.groups}}

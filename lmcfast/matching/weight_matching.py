@@ -1,0 +1,147 @@
+"""Weight matching: permute the units of B until its weights lie as close to A's as coordinate descent brings them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ..spec import PermutationSpec
+from .descent import Callback, State, descend
+from .objective import distance, objective
+from .problem import Params, Patterns, Problem, make_problem
+from .result import MatchResult
+from .scores import ScoreTable
+from .start import STARTS, Start, choose_start
+
+
+def weight_matching(
+    spec: PermutationSpec,
+    params_a: Params,
+    params_b: Params,
+    init: Mapping[str, torch.Tensor] | None = None,
+    start: Start = "best",
+    max_sweeps: int = 100,
+    restarts: int = 1,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    fix: Patterns = (),
+    only: Patterns | None = None,
+    tensor_weights: Mapping[str, float] | None = None,
+    deterministic: bool = False,
+    callback: Callback | None = None,
+) -> MatchResult:
+    """Find permutations pi that maximise the sum over tensors of <A, pi(B)>, which minimises the distance |A - pi(B)|.
+
+    Coordinate descent: one group after the other gets its best permutation with all others held, a linear
+    assignment problem that is solved exactly. A step counts only if the objective, in float64, rises by more
+    than its rounding, so the objective never falls; the descent ends when a whole sweep finds nothing. The
+    result is a local optimum: no group alone can be improved (up to the rounding of its float32 scores).
+
+    A group that stands on two axes of one tensor (a recurrent weight) makes its own step quadratic: it is scored by a
+    linearisation. Its steps count by the true objective too, but where it stops need not be its optimum.
+
+    Args:
+        spec: which tensor axes move together; bound to the sizes here. Groups nested in others cannot be matched
+            and must be held with ``fix``.
+        params_a, params_b: state dicts of the two networks, of the same shapes, finite; neither is changed. Any
+            floating dtype: bfloat16 and float16 are multiplied exactly with float32 sums, float32 with float32
+            accuracy, float64 stays float64.
+        init: {group: permutation} to start from, and to hold the groups at that may not move; identity where missing.
+        start: "best" descends from the best of the identity, ``init`` and the forward start, so the result is never
+            below any of them; "identity" from ``init`` (identity where missing); "forward" from the forward start:
+            level by level, each group scored only by what is matched already; "random" from random permutations.
+        max_sweeps: stop after so many sweeps, converged or not; 0 gives the start.
+        restarts: number of descents; those after the first start elsewhere, in random orders. The best is kept.
+        seed: for the restarts and the random start. The same input and seed give the same result.
+        device: where the products run, "cpu" (default) or e.g. "cuda"; assignments are solved on the CPU.
+        fix: names of groups (fnmatch wildcards) that stay where ``init`` puts them.
+        only: names of groups (wildcards) that may move; default all.
+        tensor_weights: {tensor name or wildcard: weight >= 0} scales a tensor's share of the objective; where several
+            match, the last counts. 0 leaves the tensor out.
+        deterministic: on a GPU, make torch use deterministic algorithms for the products; the CPU always repeats.
+        callback: called with each :class:`~lmcfast.matching.Step` as it is made.
+
+    Returns:
+        A :class:`~lmcfast.matching.MatchResult`; ``result.apply(params_b)`` is the aligned B.
+
+    Raises:
+        InvalidParamsError: a tensor is missing, misshapen or not finite; names the argument and the tensor.
+        InvalidPermutationError: ``init`` is not a permutation of the group that it names.
+        SpecError: the spec does not fit, a nested group would have to move, a pattern matches nothing.
+        ValueError: ``start``, ``max_sweeps``, ``restarts`` or a weight is out of range.
+
+    Source: Ainsworth, Hayase, Srinivasa, *Git Re-Basin* (arXiv:2209.04836), Algorithm 1, with the start, the
+    order and the acceptance test changed.
+    """
+    if start not in STARTS:
+        raise ValueError(f"start must be one of {', '.join(map(repr, STARTS))}, not {start!r}")
+    if max_sweeps < 0:
+        raise ValueError(f"max_sweeps must be at least 0, not {max_sweeps}")
+    if restarts < 1:
+        raise ValueError(f"restarts must be at least 1, not {restarts}")
+    problem = make_problem(spec, params_a, params_b, init, fix, only, tensor_weights, device)
+    with torch.no_grad(), _repeatable(deterministic):
+        table = ScoreTable(problem)
+        found = [_attempt(problem, table, start, max_sweeps, seed, k, callback) for k in range(restarts)]
+        best = max(found, key=lambda attempt: attempt.state.objective)  # max keeps the first of equals
+        return _result(problem, best, tuple(attempt.state.objective for attempt in found))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    state: State
+    starts: Mapping[str, float]
+    sweeps: int
+    converged: bool
+
+
+def _attempt(
+    problem: Problem, table: ScoreTable, start: Start, max_sweeps: int, seed: int, index: int, callback: Callback | None
+) -> _Attempt:
+    """One descent. The first goes as asked. Later ones visit the groups in random order; for "best" they take the
+    forward start, in random order too, and random permutations in turn: on deep networks the former find the
+    better optima, on shallow ones it has only one order.
+    """
+    shuffle = random.Random(f"{seed}/{index}") if index else None
+    if index and start == "best":
+        start = "forward" if index % 2 else "random"
+    state, starts = choose_start(problem, table, start, seed + index, shuffle, callback)
+    sweeps, converged = descend(problem, table, state, max_sweeps, shuffle, callback)
+    return _Attempt(state, starts, sweeps, converged)
+
+
+def _result(problem: Problem, best: _Attempt, attempts: tuple[float, ...]) -> MatchResult:
+    """The result, its figures computed afresh from the permutations."""
+    permutations = best.state.permutations
+    return MatchResult(
+        spec=problem.spec,
+        permutations=permutations,
+        objective=objective(problem, permutations),
+        gap=max(best.state.gaps.values(), default=0.0),
+        converged=best.converged,
+        sweeps=best.sweeps,
+        trace=best.state.trace,
+        starts=best.starts,
+        attempts=attempts,
+        distance_before=distance(problem, problem.spec.identity()),
+        distance_after=distance(problem, permutations),
+    )
+
+
+@contextmanager
+def _repeatable(deterministic: bool) -> Iterator[None]:
+    """Torch's deterministic algorithms inside the block, if asked for; the setting before is restored."""
+    if not deterministic:  # setting it back would cost a second: torch then imports its compiler
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)

@@ -1,0 +1,196 @@
+"""Where a group stands: every (tensor, axis, occurrence) that its permutation moves, seen as a matrix of units.
+
+A group's axis may be an axis of its own, a factor of a flattened axis (``"c5 _49"``) or an arm of a
+concatenation (``"z1 | c | z2"``). A :class:`Place` says how to cut the tensor so that the group has an axis
+to itself; then its unit i is one row of :func:`unfold`, and the scores of the group are sums of products of
+such rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from .layout import Atom, Concat, Fixed, Layout, Product, atoms, layout_size
+
+if TYPE_CHECKING:
+    from .spec import PermutationSpec
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Cut: keep ``length`` positions of an axis from ``start`` on (one arm of a concatenation)."""
+
+    axis: int
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """Cut: give each factor of a product an axis of its own."""
+
+    axis: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One occurrence of a group in a tensor.
+
+    ``cuts`` turn the tensor into one whose axis ``group_axis`` is the group alone; ``layouts`` are the
+    layouts of the axes after the cuts, ``moving`` those of them (without ``group_axis``) that some group can
+    move, ``sizes`` those of all groups. The unfolded matrix has shape (``size``, ``depth``). ``others`` names
+    the groups whose permutations change the columns of that matrix. ``quadratic``: the group itself is one of
+    them (it stands on two axes of the tensor, as in a recurrent weight), so its scores are only a
+    linearisation.
+
+    Nested groups (``within``) among the others count as held at the identity.
+    """
+
+    group: str
+    tensor: str
+    axis: int
+    cuts: tuple[Arm | Split, ...]
+    layouts: tuple[Layout, ...]
+    group_axis: int
+    moving: tuple[int, ...]
+    size: int
+    depth: int
+    others: tuple[str, ...]
+    quadratic: bool
+    sizes: Mapping[str, int] = field(compare=False, repr=False)
+
+
+def group_places(spec: PermutationSpec, group: str) -> tuple[Place, ...]:
+    """Every place of ``group`` in a bound spec, in the spec's order of tensors.
+
+    Buffers are left out (they move with their units but say nothing about which units match), and so are tied
+    aliases (a tied tensor counts once).
+    """
+    sizes = spec.sizes
+    return tuple(
+        _place(spec, sizes, group, tensor, axis, *occurrence)
+        for tensor, layouts in spec.axes.items()
+        if tensor not in spec.buffers and tensor not in spec.tied
+        for axis in range(len(layouts))
+        for occurrence in _occurrences(sizes, group, layouts, axis)
+    )
+
+
+def _occurrences(
+    sizes: Mapping[str, int], group: str, layouts: tuple[Layout, ...], axis: int
+) -> Iterator[tuple[tuple[Arm | Split, ...], tuple[Layout, ...], int]]:
+    """For each occurrence of the group in the layout of ``axis``: the cuts to it, the layouts after them, its axis."""
+    layout = layouts[axis]
+    if isinstance(layout, Atom):
+        if layout.name == group:
+            yield (), layouts, axis
+    elif isinstance(layout, Concat):
+        start = 0
+        for part in layout.parts:
+            length = layout_size(part, sizes)
+            inside = (*layouts[:axis], part, *layouts[axis + 1 :])
+            for cuts, cut_layouts, at in _occurrences(sizes, group, inside, axis):
+                yield (Arm(axis, start, length), *cuts), cut_layouts, at
+            start += length
+    elif isinstance(layout, Product) and group in atoms(layout):
+        lengths = tuple(layout_size(part, sizes) for part in layout.parts)
+        inside = (*layouts[:axis], *layout.parts, *layouts[axis + 1 :])
+        for k in range(len(lengths)):
+            for cuts, cut_layouts, at in _occurrences(sizes, group, inside, axis + k):
+                yield (Split(axis, lengths), *cuts), cut_layouts, at
+
+
+def _place(
+    spec: PermutationSpec,
+    sizes: Mapping[str, int],
+    group: str,
+    tensor: str,
+    axis: int,
+    cuts: tuple[Arm | Split, ...],
+    layouts: tuple[Layout, ...],
+    group_axis: int,
+) -> Place:
+    """The place at an occurrence, with what follows from its layouts."""
+    still = {name for name, entry in spec.groups.items() if entry.fixed or entry.within}
+    movable = [[name for name in atoms(layout) if name not in still] for layout in layouts]
+    moving = tuple(k for k, names in enumerate(movable) if names and k != group_axis)
+    others = dict.fromkeys(name for k in moving for name in movable[k])
+    lengths = [layout_size(layout, sizes) for layout in layouts]
+    return Place(
+        group=group,
+        tensor=tensor,
+        axis=axis,
+        cuts=cuts,
+        layouts=layouts,
+        group_axis=group_axis,
+        moving=moving,
+        size=lengths[group_axis],
+        depth=math.prod(length for k, length in enumerate(lengths) if k != group_axis),
+        others=tuple(name for name in others if name != group),
+        quadratic=group in others,
+        sizes=sizes,
+    )
+
+
+def cut(tensor: torch.Tensor, place: Place) -> torch.Tensor:
+    """A view of the tensor on which the group has the axis ``place.group_axis`` to itself."""
+    for step in place.cuts:
+        if isinstance(step, Arm):
+            tensor = tensor.narrow(step.axis, step.start, step.length)
+        else:
+            shape = tensor.shape
+            tensor = tensor.view(*shape[: step.axis], *step.sizes, *shape[step.axis + 1 :])
+    return tensor
+
+
+def unfold(tensor: torch.Tensor, place: Place, units: torch.Tensor | None = None) -> torch.Tensor:
+    """The tensor as (size, depth): row i holds everything that unit i of the group owns at this place.
+
+    ``units``: only these rows (int64 indices on the tensor's device), in this order. A view where the strides
+    allow it, otherwise a copy.
+    """
+    tensor = cut(tensor, place)
+    if units is not None:
+        tensor = tensor.index_select(place.group_axis, units)
+    return tensor.movedim(place.group_axis, 0).reshape(tensor.shape[place.group_axis], place.depth)
+
+
+def unfold_permuted(
+    tensor: torch.Tensor,
+    place: Place,
+    permutations: Mapping[str, torch.Tensor],
+    units: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """:func:`unfold` with the other axes permuted and the group's own not: row j is unit j as the others place it.
+
+    Groups that ``permutations`` lacks stay as they are. ``units`` as in :func:`unfold`.
+    """
+    tensor = cut(tensor, place)
+    if units is not None:
+        tensor = tensor.index_select(place.group_axis, units)
+    for axis in place.moving:
+        index = _axis_index(place.layouts[axis], permutations, place)
+        tensor = tensor.index_select(axis, index.to(tensor.device))
+    return tensor.movedim(place.group_axis, 0).reshape(tensor.shape[place.group_axis], place.depth)
+
+
+def _axis_index(layout: Layout, permutations: Mapping[str, torch.Tensor], place: Place) -> torch.Tensor:
+    """Old position of each new position of an axis."""
+    if isinstance(layout, Atom) and layout.name in permutations and layout.name in (*place.others, place.group):
+        return permutations[layout.name]
+    if isinstance(layout, Atom | Fixed):
+        return torch.arange(layout_size(layout, place.sizes))
+    parts = [_axis_index(part, permutations, place) for part in layout.parts]
+    index, *rest = parts
+    for part in rest:
+        if isinstance(layout, Product):
+            index = (index.unsqueeze(1) * part.shape[0] + part).reshape(-1)
+        else:
+            index = torch.cat((index, part + index.shape[0]))
+    return index
