@@ -6,10 +6,10 @@ Every public name is loaded on first use, so that ``import lmcfast`` and a solve
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from . import analysis as analysis
     from .assignment import Assignment as Assignment
     from .assignment import solve_assignment as solve_assignment
@@ -40,11 +40,6 @@ if TYPE_CHECKING:
     from .spec import similarity as similarity
     from .spec import spec_from_params as spec_from_params
     from .spec import verify_spec as verify_spec
-
-try:
-    __version__ = version("lmcfast")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
 
 # Public name -> the module that defines it. Submodules that are public as such map to themselves.
 _HOME = {
@@ -83,7 +78,18 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 15 ms that few need
+
+    try:
+        return version("lmcfast")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'lmcfast' has no attribute {name!r}")
@@ -94,4 +100,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *__all__})

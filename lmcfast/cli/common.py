@@ -1,0 +1,205 @@
+"""What the commands share: options, one-line errors, figures and JSON on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from ..errors import CheckpointError, LmcfastError
+
+if TYPE_CHECKING:
+    from ..merging.files import MatchOptions, MatchSummary
+
+_STARTS = ("best", "identity", "forward", "random")
+
+Groups = Mapping[str, tuple[int, int]]
+"""Units of each group, and how many of them changed their place."""
+
+
+def _known_start(start: str) -> str:
+    if start not in _STARTS:
+        raise typer.BadParameter(f"must be {', '.join(_STARTS)}, not {start!r}")
+    return start
+
+
+ModelA = Annotated[Path, typer.Argument(metavar="A", help="Checkpoint that stays as it is.")]
+ModelB = Annotated[Path, typer.Argument(metavar="B", help="Checkpoint whose units move.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+NoOverwrite = Annotated[bool, typer.Option("--no-overwrite", help="Fail if the output exists already.")]
+IgnoreSources = Annotated[
+    bool,
+    typer.Option("--ignore-sources", help="Accept other checkpoints than those that P was made for."),
+]
+Spec = Annotated[
+    str,
+    typer.Option("--spec", metavar="auto|FILE", help="Spec file; auto: found from the tensors' names."),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the restarts and of the random start.")]
+Restarts = Annotated[int, typer.Option("--restarts", metavar="N", min=1, help="Descents to run; the best is kept.")]
+Start = Annotated[
+    str,
+    typer.Option("--start", metavar="|".join(_STARTS), callback=_known_start, help="Where the descent starts."),
+]
+MaxSweeps = Annotated[int, typer.Option("--max-sweeps", metavar="N", min=1, help="Stop after so many sweeps.")]
+Fix = Annotated[
+    list[str] | None,
+    typer.Option("--fix", metavar="GROUP", help="Keep this group as it is (wildcards; may be repeated)."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="GROUP", help="Move only this group (wildcards; may be repeated)."),
+]
+Device = Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Where to compute.")]
+
+
+def print_error(message: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print remarks on how the inputs were read, one a line, to stderr."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def check_early(inputs: Sequence[Path], out: Path | None, no_overwrite: bool) -> None:
+    """Find wrong paths before torch is imported; the library checks again, for itself."""
+    from ..io import check_writable, same_file
+
+    for path in inputs:
+        if not path.exists():
+            raise CheckpointError(f"{path}: cannot read: no such file or directory", str(path))
+    if out is not None:
+        check_writable(out, overwrite=not no_overwrite)
+        if any(same_file(out, path) for path in inputs):
+            raise CheckpointError(f"{out}: the output would overwrite an input", str(out))
+
+
+@contextmanager
+def reporting(debug: bool) -> Iterator[None]:
+    """Turn errors that a user can cause into one line and exit code 1, and warnings into one line each.
+
+    With ``debug`` the errors pass through, for their traceback.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)  # to the user of a command a warning is news, never an error
+        warnings.showwarning = _show_warning
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except LmcfastError as error:
+            if debug:
+                raise
+            print_error(str(error))
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if debug:
+                raise
+            where = f"{error.filename}: " if error.filename is not None else ""
+            print_error(f"{where}{(error.strerror or str(error)).lower()}")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            print_error("interrupted; no output was written")
+            raise typer.Exit(130) from error
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {' '.join(str(message).splitlines())}", file=sys.stderr)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print strict JSON: paths become text, numbers that are not finite become null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def print_figures(figures: Mapping[str, object]) -> None:
+    """Print names and values in two columns."""
+    width = max(map(len, figures), default=0)
+    for name, value in figures.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def match_figures(summary: MatchSummary) -> dict[str, object]:
+    """A match's figures for people."""
+    figures: dict[str, object] = {
+        "objective": f"{summary.objective:.6g} (gap {summary.gap:.1g})",
+        "distance": distance_figure(summary.distance_before, summary.distance_after, summary.reduction),
+        "moved": moved_figure(summary.groups),
+    }
+    if summary.sweeps is not None:
+        figures["sweeps"] = f"{summary.sweeps} ({'converged' if summary.converged else 'stopped early'})"
+    if summary.seconds is not None:
+        figures["seconds"] = f"{summary.seconds:.2f}"
+    return figures
+
+
+def match_json(summary: MatchSummary) -> dict[str, object]:
+    """A match's figures for machines."""
+    return {
+        "objective": summary.objective,
+        "gap": summary.gap,
+        "distance_before": summary.distance_before,
+        "distance_after": summary.distance_after,
+        "reduction_percent": 100 * summary.reduction,
+        "sweeps": summary.sweeps,
+        "converged": summary.converged,
+        "seconds": summary.seconds,
+        "groups": group_json(summary.groups),
+    }
+
+
+def distance_figure(before: float, after: float, reduction: float) -> str:
+    return f"{before:.6g} before, {after:.6g} after: {100 * reduction:.1f} % less"
+
+
+def moved_figure(groups: Groups) -> str:
+    units = sum(size for size, _ in groups.values())
+    moved = sum(changed for _, changed in groups.values())
+    return f"{moved} of {units} units in {len(groups)} groups"
+
+
+def group_json(groups: Groups) -> dict[str, object]:
+    return {name: {"units": units, "moved": moved} for name, (units, moved) in groups.items()}
+
+
+def some(names: Sequence[str], limit: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def match_options(
+    start: str,
+    max_sweeps: int,
+    restarts: int,
+    seed: int,
+    fix: list[str] | None,
+    only: list[str] | None,
+    device: str | None,
+) -> MatchOptions:
+    """The matching options of the command line as the library takes them."""
+    from ..merging.files import MatchOptions
+
+    only_groups = tuple(only) if only else None
+    return MatchOptions(cast("Any", start), max_sweeps, restarts, seed, tuple(fix or ()), only_groups, device)

@@ -1,0 +1,36 @@
+"""Files: checkpoints in, checkpoints and permutation files out, never half-written.
+
+Importing this package does not import torch; reading or writing tensors does.
+"""
+
+from __future__ import annotations
+
+from .atomic import atomic_path, check_writable, check_writable_folder, same_file
+from .checkpoint import (
+    SUFFIXES,
+    Checkpoint,
+    check_output,
+    file_sha256,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from .permutations import PermutationFile, check_sources, read_permutations, write_permutations
+
+__all__ = [
+    "SUFFIXES",
+    "Checkpoint",
+    "PermutationFile",
+    "atomic_path",
+    "check_output",
+    "check_sources",
+    "check_writable",
+    "check_writable_folder",
+    "file_sha256",
+    "load_checkpoint",
+    "read_checkpoint",
+    "read_permutations",
+    "same_file",
+    "save_checkpoint",
+    "write_permutations",
+]

@@ -1,0 +1,383 @@
+"""Match, align and merge two checkpoint files: the library functions under the commands, which print nothing.
+
+Each checks its output path before it reads anything, never writes over one of its inputs and writes its
+result whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..errors import CheckpointError, InvalidParamsError, SpecError, UnavailableError
+from ..io import (
+    PermutationFile,
+    check_output,
+    check_sources,
+    check_writable,
+    file_sha256,
+    read_checkpoint,
+    read_permutations,
+    same_file,
+    save_checkpoint,
+)
+from ..io.checkpoint import Checkpoint
+from ..io.permutations import FORMAT as PERMUTATION_FORMAT
+from ..matching import MatchResult, Step, weight_matching
+from ..matching.start import Start
+from ..params import apply_permutations, check_finite, check_params, distance, interpolate
+from ..spec import PermutationSpec, spec_from_params
+from .batchnorm import UnresetBatchNormWarning
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """How weight matching searches: arguments of ``weight_matching``, which explains them."""
+
+    start: Start = "best"
+    max_sweeps: int = 100
+    restarts: int = 1
+    seed: int = 0
+    fix: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class MatchSummary:
+    """What a match achieved.
+
+    ``objective`` and ``gap`` as in ``MatchResult``. ``distance_before`` and ``distance_after``: L2 distance
+    of A and B, and of A and the aligned B, over all scored tensors. ``groups``: {group: (units, units that
+    moved)}. ``sweeps``, ``converged`` and ``seconds`` are None where the permutations were read from a file.
+    """
+
+    objective: float
+    gap: float
+    distance_before: float
+    distance_after: float
+    groups: dict[str, tuple[int, int]]
+    sweeps: int | None = None
+    converged: bool | None = None
+    seconds: float | None = None
+
+    @property
+    def reduction(self) -> float:
+        """By what fraction the distance shrank: 0.25 where a quarter of it is gone."""
+        return 1.0 - self.distance_after / self.distance_before if self.distance_before > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class MatchedFiles:
+    """Result of :func:`match_files`; ``notes`` are sentences about how the files were read."""
+
+    result: MatchResult
+    summary: MatchSummary
+    out: Path | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AppliedFile:
+    """Result of :func:`apply_file`: ``groups`` is {group: (units, units that moved)}."""
+
+    out: Path
+    groups: dict[str, tuple[int, int]]
+    tensors: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MergedFile:
+    """Result of :func:`merge_files`.
+
+    ``weights`` of A and B. ``averaged_statistics``: running statistics (BatchNorm) that were averaged and are
+    wrong until they are computed anew. ``kept_from_a``: integer and bool tensors that differ and were taken
+    from A.
+    """
+
+    out: Path
+    summary: MatchSummary
+    weights: tuple[float, float]
+    tensors: int
+    averaged_statistics: tuple[str, ...]
+    kept_from_a: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def match_files(
+    a: StrPath,
+    b: StrPath,
+    out: StrPath | None = None,
+    *,
+    spec: str | StrPath | PermutationSpec = "auto",
+    options: MatchOptions | None = None,
+    overwrite: bool = True,
+    callback: Callable[[Step], object] | None = None,
+) -> MatchedFiles:
+    """Match the units of checkpoint ``b`` to those of ``a``; write the permutation file ``out`` if given.
+
+    ``spec``: "auto" (from the tensors' names and shapes), the path of a spec file, or a spec. ``callback``
+    receives each step of the descent. Raises ``CheckpointError`` (a file), ``SpecError`` (the spec does not
+    fit), ``InvalidParamsError`` (tensors that do not fit, NaN), each naming file and tensor.
+    """
+    if out is not None:
+        check_writable(out, overwrite)
+        _check_distinct(out, a, b)
+    model_a, model_b = read_checkpoint(a), read_checkpoint(b)
+    bound = _fit(spec, model_a, model_b)
+    result, summary = _match(bound, model_a.tensors, model_b.tensors, options, callback)
+    if out is not None:
+        sources = {"a": file_sha256(a), "b": file_sha256(b)}
+        result.save(out, sources=sources)
+    return MatchedFiles(result, summary, Path(out) if out is not None else None, _notes(model_a, model_b))
+
+
+def apply_file(
+    permutations: StrPath,
+    b: StrPath,
+    out: StrPath,
+    *,
+    check_source: bool = True,
+    overwrite: bool = True,
+) -> AppliedFile:
+    """Write checkpoint ``b`` with its units reordered by a permutation file, which holds the spec too.
+
+    ``check_source``: refuse a ``b`` that is not byte for byte the file that the permutations were computed
+    for. The safetensors metadata of ``b`` is kept. Errors as in :func:`match_files`.
+    """
+    check_output(out, overwrite)
+    _check_distinct(out, permutations, b)
+    file = read_permutations(permutations)
+    if check_source:
+        check_sources(file, {"b": b})
+    model = read_checkpoint(b)
+    spec = _spec_of(file, model)
+    aligned = apply_permutations(spec, file.permutations, model.tensors)
+    save_checkpoint(out, aligned, model.metadata, overwrite)
+    return AppliedFile(Path(out), _moved(file.permutations), len(aligned), _notes(model))
+
+
+def merge_files(
+    a: StrPath,
+    b: StrPath,
+    out: StrPath,
+    *,
+    permutations: StrPath | None = None,
+    spec: str | StrPath | PermutationSpec = "auto",
+    weight: float = 0.5,
+    options: MatchOptions | None = None,
+    check_source: bool = True,
+    overwrite: bool = True,
+    callback: Callable[[Step], object] | None = None,
+) -> MergedFile:
+    """Write (1 - weight) A + weight (aligned B), after matching or with the permutations of a file.
+
+    With ``permutations`` the spec is read from that file, ``spec`` and ``options`` are not used, and
+    ``check_source`` makes sure that it was made for these two files. The safetensors metadata of ``a`` is
+    kept and an entry ``lmcfast.merge`` added. Warns with ``UnresetBatchNormWarning`` where running statistics
+    were averaged. Errors as in :func:`match_files`.
+    """
+    check_output(out, overwrite)
+    _check_distinct(out, a, b, *([permutations] if permutations is not None else []))
+    if permutations is not None:
+        file = read_permutations(permutations)
+        if check_source:
+            check_sources(file, {"a": a, "b": b})
+        model_a, model_b = read_checkpoint(a), read_checkpoint(b)
+        bound = _spec_of(file, model_a, model_b)
+        aligned = apply_permutations(bound, file.permutations, model_b.tensors)
+        summary = _summary(bound, file, model_a.tensors, model_b.tensors, aligned)
+    else:
+        model_a, model_b = read_checkpoint(a), read_checkpoint(b)
+        bound = _fit(spec, model_a, model_b)
+        result, summary = _match(bound, model_a.tensors, model_b.tensors, options, callback)
+        aligned = result.apply(model_b.tensors)
+    merged = interpolate(model_a.tensors, aligned, weight)
+    save_checkpoint(out, merged, {**model_a.metadata, "lmcfast.merge": _provenance(a, b, weight)}, overwrite)
+    statistics = _averaged(bound, model_a.tensors, weight)
+    if statistics:
+        warnings.warn(_advice(statistics), UnresetBatchNormWarning, stacklevel=2)
+    return MergedFile(
+        Path(out),
+        summary,
+        (1.0 - weight, weight),
+        len(merged),
+        statistics,
+        tuple(name for name in merged if _is_kept(name, model_a.tensors[name], aligned[name])),
+        _notes(model_a, model_b),
+    )
+
+
+def spec_of_file(path: StrPath) -> tuple[PermutationSpec, dict[str, Tensor] | None]:
+    """The spec of a spec file (``.json``), a permutation file or, found from its tensors, a checkpoint.
+
+    The tensors come with the spec of a checkpoint, None with the others. Raises ``CheckpointError`` naming
+    the file, ``SpecError`` where no spec can be derived.
+    """
+    if Path(path).suffix.lower() == ".json":
+        return PermutationSpec.load(path), None
+    content = read_checkpoint(path)
+    if content.metadata.get("format") == PERMUTATION_FORMAT:
+        return PermutationSpec.from_json(read_permutations(path).spec_text), None
+    with _naming(path):
+        return spec_from_params(content.tensors).bind(content.tensors), content.tensors
+
+
+def read_spec(spec: str | StrPath | PermutationSpec, params: Mapping[str, Tensor]) -> PermutationSpec:
+    """A spec from "auto" (derived from the names and shapes of ``params``), a spec file's path, or itself."""
+    if isinstance(spec, PermutationSpec):
+        return spec
+    return spec_from_params(params) if spec == "auto" else PermutationSpec.load(spec)
+
+
+def _match(
+    spec: PermutationSpec,
+    params_a: Mapping[str, Tensor],
+    params_b: Mapping[str, Tensor],
+    options: MatchOptions | None,
+    callback: Callable[[Step], object] | None,
+) -> tuple[MatchResult, MatchSummary]:
+    chosen = options or MatchOptions()
+    _check_device(chosen.device)
+    begin = time.perf_counter()
+    result = weight_matching(
+        spec,
+        params_a,
+        params_b,
+        start=chosen.start,
+        max_sweeps=chosen.max_sweeps,
+        restarts=chosen.restarts,
+        seed=chosen.seed,
+        device=chosen.device,
+        fix=chosen.fix,
+        only=chosen.only,
+        callback=callback,
+    )
+    seconds = time.perf_counter() - begin
+    summary = MatchSummary(
+        result.objective,
+        result.gap,
+        distance(spec, params_a, params_b),
+        distance(spec, params_a, result.apply(params_b)),
+        _moved(result.permutations),
+        result.sweeps,
+        result.converged,
+        seconds,
+    )
+    return result, summary
+
+
+def _check_device(device: str | None) -> None:
+    """Refuse a device that torch does not know or this machine lacks, in place of torch's many errors for it."""
+    if device is None or device == "cpu":
+        return
+    try:
+        found = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # unknown names are the one, builds without CUDA the other
+        raise UnavailableError(f"device {device!r} is not available: {str(error).splitlines()[0]}") from error
+    if found.type == "meta":
+        raise UnavailableError(f"device {device!r} holds no data")
+
+
+def _summary(
+    spec: PermutationSpec,
+    file: PermutationFile,
+    params_a: Mapping[str, Tensor],
+    params_b: Mapping[str, Tensor],
+    aligned: Mapping[str, Tensor],
+) -> MatchSummary:
+    """The figures of permutations that were read from a file, for these two models."""
+    before, after = distance(spec, params_a, params_b), distance(spec, params_a, aligned)
+    return MatchSummary(file.objective, file.gap, before, after, _moved(file.permutations))
+
+
+def _fit(spec: str | StrPath | PermutationSpec, model_a: Checkpoint, model_b: Checkpoint) -> PermutationSpec:
+    """The spec bound to the sizes of A, with both models checked against it; messages name the files."""
+    with _naming(model_a.path):
+        found = read_spec(spec, model_a.tensors)
+    return _check_models(found, model_a, model_b)
+
+
+def _spec_of(file: PermutationFile, *models: Checkpoint) -> PermutationSpec:
+    with _naming(file.path):
+        spec = PermutationSpec.from_json(file.spec_text)
+    return _check_models(spec, *models)
+
+
+def _check_models(spec: PermutationSpec, *models: Checkpoint) -> PermutationSpec:
+    for model in models:
+        spec = check_params(spec, model.tensors, argument=str(model.path))
+        check_finite(model.tensors, argument=str(model.path))
+    return spec
+
+
+@contextmanager
+def _naming(path: StrPath) -> Iterator[None]:
+    """Begin the message of an error about tensors or a spec with the file that they come from."""
+    try:
+        yield
+    except InvalidParamsError as error:
+        raise InvalidParamsError(f"{path}: {error}", error.tensor) from error
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}", error.tensor, error.group) from error
+
+
+def _check_distinct(out: StrPath, *inputs: StrPath) -> None:
+    for path in inputs:
+        if same_file(out, path):
+            raise CheckpointError(f"{out}: the output would overwrite an input", str(out))
+
+
+def _moved(permutations: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Units of each group, over all its inner permutations, and how many changed their place."""
+    counts = {}
+    for group, permutation in permutations.items():
+        still = permutation.eq(torch.arange(permutation.shape[-1]))
+        counts[group] = (permutation.numel(), permutation.numel() - int(still.sum()))
+    return counts
+
+
+def _is_kept(name: str, tensor_a: Tensor, tensor_b: Tensor) -> bool:
+    """Whether the merge holds A's tensor because it cannot be averaged and differs; batch counters are no news."""
+    averaged = tensor_a.is_floating_point() or tensor_a.is_complex()
+    return not averaged and not name.endswith("num_batches_tracked") and not tensor_a.equal(tensor_b)
+
+
+def _provenance(a: StrPath, b: StrPath, weight: float) -> str:
+    models = [Path(a).name, Path(b).name]
+    return json.dumps({"lmcfast": __version__, "models": models, "weights": [1.0 - weight, weight]})
+
+
+def _averaged(spec: PermutationSpec, params: Mapping[str, Tensor], weight: float) -> tuple[str, ...]:
+    if weight in (0.0, 1.0):
+        return ()
+    return tuple(name for name in params if name in spec.buffers and params[name].is_floating_point())
+
+
+def _advice(statistics: tuple[str, ...]) -> str:
+    return (
+        f"{len(statistics)} running statistics were averaged ({statistics[0]}, ...) and do not fit the merged "
+        "weights: compute them anew with lmcfast.reset_batchnorm(module, batches) before use"
+    )
+
+
+def _notes(*models: Checkpoint) -> tuple[str, ...]:
+    notes = []
+    for model in models:
+        if model.nested is not None:
+            beside = f"; left out: {', '.join(model.ignored)}" if model.ignored else ""
+            notes.append(f"{model.path}: tensors taken from its entry {model.nested!r}{beside}")
+    return tuple(notes)

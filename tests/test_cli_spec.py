@@ -1,0 +1,112 @@
+"""``lmcfast spec``: shown, written, read back, and proved on a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.commands import Commands, mlp, write_planted_pair
+
+import lmcfast
+
+NETWORKS = """
+import torch
+from torch import nn
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 4))
+
+def square():
+    return nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5))
+
+def number():
+    return 7
+
+nothing = None
+"""
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(capsys)
+
+
+@pytest.fixture
+def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the current folder, under a name that no other test uses."""
+    (tmp_path / "networks_for_the_spec_command.py").write_text(NETWORKS)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    monkeypatch.chdir(tmp_path)
+    return "networks_for_the_spec_command"
+
+
+def test_print_write_and_read_back(command: Commands, tmp_path: Path) -> None:
+    a, b = write_planted_pair(tmp_path)
+    spec = tmp_path / "spec.json"
+    printed = command.works("spec", a, "-o", spec).out
+    report = str(lmcfast.PermutationSpec.load(spec).report())
+    assert printed == f"{report}\nwritten  {spec}\n"
+    assert "0.weight" in report or "h0" in report
+    assert command.works("spec", spec).out == f"{report}\n"
+    command.works("match", a, b, "--spec", spec, "-o", tmp_path / "p.safetensors")
+    assert command.works("spec", tmp_path / "p.safetensors").out == f"{report}\n"
+
+
+def test_json(command: Commands, tmp_path: Path) -> None:
+    a, _ = write_planted_pair(tmp_path)
+    document = json.loads(command.works("spec", a, "--json").out)
+    assert document["spec"]["format"] == "lmcfast-spec"
+    assert set(document["spec"]["axes"]) == set(mlp(0))
+    assert (document["file"], document["verified"], document["out"]) == (str(a), None, None)
+
+
+def test_no_overwrite(command: Commands, tmp_path: Path) -> None:
+    a, _ = write_planted_pair(tmp_path)
+    (tmp_path / "spec.json").write_text("old")
+    command.fails("spec", a, "-o", tmp_path / "spec.json", "--no-overwrite", folder=tmp_path)
+    command.works("spec", a, "-o", tmp_path / "spec.json")
+    assert lmcfast.PermutationSpec.load(tmp_path / "spec.json").movable_groups
+
+
+def test_check_proves_the_spec(command: Commands, tmp_path: Path, networks: str) -> None:
+    a, _ = write_planted_pair(tmp_path)
+    arguments = ["--check", f"{networks}:mlp", "--input-shape", "8,6"]
+    assert len(command.works("spec", a, *arguments).out) > len(command.works("spec", a).out)
+    assert json.loads(command.works("spec", a, *arguments, "--json").out)["verified"] is True
+    command.works("spec", a, "-o", tmp_path / "spec.json")
+    command.works("spec", tmp_path / "spec.json", *arguments)
+
+
+def test_check_names_the_wrong_tensor_where_shapes_do_not(command: Commands, tmp_path: Path, networks: str) -> None:
+    axes = {"0.weight": ("h0", None), "0.bias": ("h0",), "2.weight": ("h1", None), "2.bias": ("h1",)}
+    spec = lmcfast.PermutationSpec.from_axes({**axes, "4.weight": (None, "h1"), "4.bias": (None,)})
+    spec.save(tmp_path / "spec.json")
+    out = tmp_path / "copy.json"
+    message = command.fails(
+        "spec", "spec.json", "--check", f"{networks}:square", "--input-shape", "8,5", "-o", out, folder=tmp_path
+    )
+    assert "2.weight" in message or "0.weight" in message or "h0" in message
+
+
+def test_check_with_another_networks_checkpoint(command: Commands, tmp_path: Path, networks: str) -> None:
+    a, _ = write_planted_pair(tmp_path)
+    message = command.fails("spec", a, "--check", f"{networks}:square", "--input-shape", "8,5", folder=tmp_path)
+    assert message.startswith(f"error: {a}: does not fit the module of --check: ")
+    assert "0.weight" in message
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("{networks}", "must be MODULE:FACTORY"),
+        ("no_such_module_anywhere:mlp", "no_such_module_anywhere"),
+        ("{networks}:missing", "no callable 'missing'"),
+        ("{networks}:nothing", "no callable 'nothing'"),
+        ("{networks}:number", "gave a int"),
+    ],
+)
+def test_check_targets_that_are_none(command: Commands, tmp_path: Path, networks: str, target: str, words: str) -> None:
+    a, _ = write_planted_pair(tmp_path)
+    arguments = ["--check", target.format(networks=networks), "--input-shape", "8,6"]
+    assert words in command.fails("spec", a, *arguments, folder=tmp_path, code=2)
