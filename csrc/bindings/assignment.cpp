@@ -71,7 +71,7 @@ py::tuple solve(const py::array& scores, const py::object& start_prices, bool ma
   py::array_t<int64_t> columns = single ? py::array_t<int64_t>(s.rows) : py::array_t<int64_t>({s.batch, s.rows});
   py::array_t<double> prices = single ? py::array_t<double>(s.columns) : py::array_t<double>({s.batch, s.columns});
   double one_objective = 0, one_gap = 0;
-  py::array_t<double> objective(single ? 0 : s.batch), gap(single ? 0 : s.batch);
+  py::object objective = py::none(), gap = py::none();
 
   AssignmentOptions options;
   options.maximize = maximize;
@@ -81,8 +81,15 @@ py::tuple solve(const py::array& scores, const py::object& start_prices, bool ma
   AssignmentResult result{};
   result.columns = columns.mutable_data();
   result.prices = prices.mutable_data();
-  result.objective = single ? &one_objective : objective.mutable_data();
-  result.gap = single ? &one_gap : gap.mutable_data();
+  result.objective = &one_objective;
+  result.gap = &one_gap;
+  if (!single) {
+    py::array_t<double> objectives(s.batch), gaps(s.batch);
+    result.objective = objectives.mutable_data();
+    result.gap = gaps.mutable_data();
+    objective = objectives;
+    gap = gaps;
+  }
   const double* const first = start_prices.is_none() ? nullptr : start.data();
   Status status;
   if (scores.dtype().num() == py::dtype::num_of<float>()) status = run<float>(scores, s, first, options, result);

@@ -21,12 +21,15 @@ struct RowStack {
 
 // Every free row takes its best column if that is free, or a free column that ties with it, and raises the price of a
 // strictly best one to where its second best is as good (the most that keeps the row tight). The others wait.
+// All rows see the prices of the beginning, so that no row has to wait for the store of another; a raise is then
+// smaller than it could be, which is harmless. `raised` is scratch for one double for each column.
 template <class T>
-void take_best_columns(State<T>& s, RowStack& waiting) {
+void take_best_columns(State<T>& s, RowStack& waiting, double* raised, bool prices_are_zero = false) {
   waiting.count = 0;
+  for (int j = 0; j < s.columns; ++j) raised[j] = s.price[j];
   for (int i = 0; i < s.rows; ++i) {
     if (s.column_of[i] >= 0) continue;
-    const BestTwo best = best_two(s, i);
+    const BestTwo best = prices_are_zero ? best_two_at_zero(s, i) : best_two(s, i);
     ++s.work->counts.bids;
     int j = best.column;
     if (j >= 0 && s.row_of[j] >= 0) j = best.second == best.first ? free_tight_column(s, i, best.first) : -1;
@@ -35,8 +38,9 @@ void take_best_columns(State<T>& s, RowStack& waiting) {
       continue;
     }
     s.assign(i, j);
-    if (best.second > -kInf) s.price[j] += best.first - best.second;
+    if (best.second > -kInf) raised[j] += best.first - best.second;
   }
+  for (int j = 0; j < s.columns; ++j) s.price[j] = raised[j];
 }
 
 // Bids that may take a column from its owner, who then bids in turn. At most `limit` bids, since on tied scores a chain
@@ -61,7 +65,7 @@ void bid(State<T>& s, RowStack& waiting, int64_t limit) {
       else s.assign(i, j);
       continue;
     }
-    if (best.second > -kInf) s.price[j] += best.first - best.second;
+    if (best.second > -kInf) put(s.price, j, s.price[j] + (best.first - best.second));
     else if (owner >= 0) {  // the only column that i may use: no finite price settles who gets it
       aside[left++] = i;
       continue;
@@ -110,7 +114,8 @@ class Paths {
       scanned_[steps] = nearest.column;
       scanned_at_[steps++] = reach;
       // A scanned column leaves the search: an infinite open price keeps it from being reached again.
-      open_price_[nearest.column] = distance_[nearest.column] = kInf;
+      put(open_price_, nearest.column, kInf);
+      put(distance_, nearest.column, kInf);
       i = s_.row_of[nearest.column];
       row_profit = s_.margin(i, nearest.column);
     }
@@ -138,14 +143,18 @@ class Paths {
     const Indices from = broadcast(int64_t(i));
     Doubles nearest = broadcast(kInf);
     Indices at = broadcast(int64_t(-1)), column = lane_numbers();
+    // Local, so that the compiler need not read the members again after every store.
+    double* const distances = distance_;
+    const double* const open_prices = open_price_;
+    int64_t* const reached_from = reached_from_;
     ++s_.work->counts.path_steps;
     for_each_vector(s_, i, 0.0, [&](Doubles a, int j) {
-      const Doubles through = max(least, base - a + load(open_price_ + j));
-      const Doubles before = load(distance_ + j);
+      const Doubles through = max(least, base - a + load(open_prices + j));
+      const Doubles before = load(distances + j);
       const Mask shorter = less(through, before);
       const Doubles now = min(through, before);
-      store(distance_ + j, now);
-      store_where(shorter, reached_from_ + j, from);
+      store(distances + j, now);
+      store_where(shorter, reached_from + j, from);
       at = select(less(now, nearest), column, at);
       nearest = min(now, nearest);
       column += kLanes;
@@ -194,6 +203,7 @@ class StartChoice {
     other_.column_of = w.take<int>(s.rows);
     other_.row_of = w.take<int>(s.columns);
     still_.rows = w.take<int>(s.rows);
+    raised_ = w.take<double>(s.columns);
   }
 
   void try_column_maxima() {
@@ -216,7 +226,7 @@ class StartChoice {
 
  private:
   void keep_if_better() {
-    take_best_columns(other_, still_);
+    take_best_columns(other_, still_, raised_);
     if (still_.count >= waiting_.count) return;
     std::memcpy(s_.price, other_.price, size_t(padded(s_.columns)) * sizeof(double));
     std::memcpy(s_.column_of, other_.column_of, size_t(s_.rows) * sizeof(int));
@@ -229,12 +239,12 @@ class StartChoice {
   RowStack& waiting_;
   State<T> other_;
   RowStack still_{nullptr};
+  double* raised_;
 };
 
-// Assigns what the present prices allow, and tries other prices when that leaves many rows waiting.
+// Tries other prices when zero prices leave many rows waiting.
 template <class T>
-void choose_start(State<T>& s, RowStack& waiting) {
-  take_best_columns(s, waiting);
+void improve_start(State<T>& s, RowStack& waiting) {
   if (s.rows != s.columns || s.rows < 8 || waiting.count * (s.rows < 24 ? 2 : 5) <= s.rows) return;
   StartChoice<T> choice(s, waiting);
   choice.try_column_maxima();
@@ -259,8 +269,8 @@ Status finish_dense(State<T>& s, RowStack& waiting, int* left) {
 template <class T>
 Status solve_dense(State<T>& s, bool warm, int* left) {
   RowStack waiting{Workspace::of_this_thread().take<int>(s.rows)};
-  if (warm) take_best_columns(s, waiting);
-  else choose_start(s, waiting);
+  take_best_columns(s, waiting, Workspace::of_this_thread().take<double>(s.columns), !warm);
+  if (!warm) improve_start(s, waiting);
   if (waiting.count > 0) bid(s, waiting, s.rows);
   return finish_dense(s, waiting, left);
 }

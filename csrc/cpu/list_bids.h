@@ -9,17 +9,17 @@
 
 namespace lmcfast::LMCFAST_LEVEL {
 
-// Bids with eps = 0, at most `limit`: the row takes its best column, raises its price to where the second best is as
-// good, and the owner bids in turn. On a tie between the best two only a free column is taken, since trading places at
-// equal prices leads nowhere. Rows that find none stay in `waiting`; returns how many of them are stuck on ties.
-// `scratch` holds one int for each row.
+// Bids with eps = 0, at most `limit` of them for a column that is taken: the row takes its best column, raises its
+// price to where the second best is as good, and the owner bids in turn. On a tie between the best two only a free
+// column is taken, since trading places at equal prices leads nowhere. Rows that find none stay in `waiting`; returns
+// how many of them are stuck on ties. `scratch` holds one int for each row.
 template <class T>
 int bid_on_lists(State<T>& s, Lists<T>& lists, RowStack& waiting, int64_t limit, int* scratch) {
   RowStack left{scratch};
   int tied = 0;
   while (waiting.count > 0) {
     const int i = waiting.pop();
-    const BestTwo best = limit-- > 0 ? lists.best(i) : BestTwo{-kInf, -kInf, -1};
+    const BestTwo best = lists.best(i);
     if (best.column < 0) {
       left.push(i);
       continue;
@@ -41,7 +41,7 @@ int bid_on_lists(State<T>& s, Lists<T>& lists, RowStack& waiting, int64_t limit,
     s.assign(i, j);
     if (owner >= 0) {
       s.column_of[owner] = -1;
-      waiting.push(owner);
+      (--limit > 0 ? waiting : left).push(owner);
     }
   }
   while (left.count > 0) waiting.push(left.pop());

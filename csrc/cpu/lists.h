@@ -112,12 +112,8 @@ class Lists {
       first = max(first, v);
       position += kLanes;
     }
-    BestTwo best;
-    best.first = reduce_max(first);
-    const int lane = first_bit(bits(equal(first, broadcast(best.first))));
-    best.column = best.first > -kInf ? columns[at[lane]] : -1;
-    const Mask others = equal(broadcast(double(lane)), __builtin_convertvector(lane_numbers(), Doubles));
-    best.second = reduce_max(select(others, second, first));
+    BestTwo best = top_two(first, second, [&](int lane) { return columns[at[lane]]; });
+    if (best.first == -kInf) best.column = -1;
     return best;
   }
 

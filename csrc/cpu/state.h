@@ -89,6 +89,14 @@ struct BestTwo {
   int column;            // of the first; -1 when every pair is forbidden
 };
 
+// From the two best of each lane to the two best of all. `column_in(lane)` is asked for the lane of the best.
+template <class ColumnIn>
+LMCFAST_INLINE BestTwo top_two(Doubles first, Doubles second, ColumnIn column_in) {
+  Doubles most = first;
+  reduce_top_two<kLanes / 2>(most, second);
+  return {most[0], second[0], column_in(first_bit(bits(equal(first, most))))};
+}
+
 // The best column of row i and what the second best is worth. Of several best columns, any.
 template <class T>
 LMCFAST_INLINE BestTwo best_two(const State<T>& s, int i) {
@@ -102,12 +110,40 @@ LMCFAST_INLINE BestTwo best_two(const State<T>& s, int i) {
     first = max(first, v);
     column += kLanes;
   });
-  BestTwo best;
-  best.first = reduce_max(first);
-  const int lane = first_bit(bits(equal(first, broadcast(best.first))));
-  best.column = int(at[lane]);
-  const Mask others = equal(broadcast(double(lane)), __builtin_convertvector(lane_numbers(), Doubles));
-  best.second = reduce_max(select(others, second, first));
+  return top_two(first, second, [&](int lane) { return int(at[lane]); });
+}
+
+// The same at zero prices, where float32 scores can be compared as they are.
+LMCFAST_INLINE BestTwo best_two_at_zero(const State<double>& s, int i) { return best_two(s, i); }
+LMCFAST_INLINE BestTwo best_two_at_zero(const State<float>& s, int i) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  const float* const a = s.row(i);
+  const Floats sign = broadcast(float(s.sign));
+  const int whole = s.columns / kFloatLanes * kFloatLanes;
+  Floats first = broadcast(kNone), second = first;
+  for (int j = 0; j < whole; j += kFloatLanes) {
+    const Floats v = sign * load_floats(a + j);
+    second = max(second, min(v, first));
+    first = max(first, v);
+  }
+  if (whole < s.columns) {
+    const Floats v = sign * load_partial_floats(a + whole, s.columns - whole, float(s.sign) * kNone);
+    second = max(second, min(v, first));
+    first = max(first, v);
+  }
+  s.work->counts.scores_read += s.columns;
+  reduce_top_two<kFloatLanes / 2>(first, second);
+  BestTwo best{first[0], second[0], -1};
+  if (best.first == -kInf) return best;
+  const Floats target = first * sign;
+  int j = 0;
+  for (; j < whole; j += kFloatLanes)
+    if (const unsigned hit = at_least(load_floats(a + j), target) & at_least(target, load_floats(a + j))) {
+      best.column = j + first_bit(hit);
+      return best;
+    }
+  while (s.score(i, j) != best.first) ++j;
+  best.column = j;
   return best;
 }
 

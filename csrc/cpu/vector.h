@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -195,6 +196,37 @@ LMCFAST_INLINE unsigned at_least(Floats a, Floats b) {
 LMCFAST_INLINE unsigned at_least(Doubles a, Doubles b) { return bits(Mask(a >= b)); }
 #endif
 
+// Writes p[j] by storing the whole vector that it lies in (p is padded and starts a vector). A vector load that follows
+// at once takes its value from that store; after a store of one double it would have to wait for the cache.
+LMCFAST_INLINE void put(double* p, int64_t j, double x) {
+  double* const block = p + j / kLanes * kLanes;
+#if defined(__AVX512F__)
+  const Mask lane = Mask(1u << (j % kLanes));
+#else
+  const Mask lane = equal(__builtin_convertvector(lane_numbers(), Doubles), broadcast(double(j % kLanes)));
+#endif
+  store(block, select(lane, broadcast(x), load(block)));
+}
+
+// The two largest of all lanes, given the two largest seen in each lane. The halves of ever shorter rotations are
+// disjoint, so nothing is counted twice.
+template <int kShift, int... k>
+LMCFAST_INLINE Doubles rotated(Doubles v, std::integer_sequence<int, k...>) {
+  return __builtin_shufflevector(v, v, ((k + kShift) % kLanes)...);
+}
+template <int kShift, int... k>
+LMCFAST_INLINE Floats rotated(Floats v, std::integer_sequence<int, k...>) {
+  return __builtin_shufflevector(v, v, ((k + kShift) % kFloatLanes)...);
+}
+template <int kShift, class V>
+LMCFAST_INLINE void reduce_top_two(V& first, V& second) {
+  constexpr std::make_integer_sequence<int, kVectorBytes / int(sizeof(first[0]))> lanes{};
+  const V other = rotated<kShift>(first, lanes);
+  second = max(min(first, other), max(second, rotated<kShift>(second, lanes)));
+  first = max(first, other);
+  if constexpr (kShift > 1) reduce_top_two<kShift / 2>(first, second);
+}
+
 // Appends first + k to `out` for every bit k of the mask, in order, and returns the new end. May write up to 64 entries
 // past what it appends. With AVX-512 without a branch: hits are rare and unpredictable.
 LMCFAST_INLINE int* append_positions(int* out, uint64_t mask, int first) {
@@ -253,6 +285,16 @@ LMCFAST_INLINE Doubles load_partial(const T* p, int64_t count, double fill) {
 #else
   Doubles v = broadcast(fill);
   for (int64_t k = 0; k < count; ++k) v[k] = double(p[k]);
+  return v;
+#endif
+}
+
+LMCFAST_INLINE Floats load_partial_floats(const float* p, int64_t count, float fill) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), __mmask16((1u << count) - 1), p);
+#else
+  Floats v = broadcast(fill);
+  for (int64_t k = 0; k < count; ++k) v[k] = p[k];
   return v;
 #endif
 }
