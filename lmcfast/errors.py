@@ -15,7 +15,7 @@ class LmcfastError(Exception):
 class InvalidScoresError(LmcfastError, ValueError):
     """The scores hold a value that no assignment can use: NaN, or the infinity that does not mean "forbidden".
 
-    ``row``, ``column`` and, for a batch, ``problem`` give the first place; they are None for errors about the whole array.
+    ``row``, ``column`` and, for a batch, ``problem`` give the first place; None for errors about the whole array.
     """
 
     def __init__(

@@ -1,0 +1,30 @@
+"""Joining networks: checkpoint files into one, and the statistics of the joined network repaired."""
+
+from .batchnorm import UnresetBatchNormWarning, reset_batchnorm
+from .files import (
+    AppliedFile,
+    MatchedFiles,
+    MatchOptions,
+    MatchSummary,
+    MergedFile,
+    apply_file,
+    match_files,
+    merge_files,
+    read_spec,
+    spec_of_file,
+)
+
+__all__ = [
+    "AppliedFile",
+    "MatchOptions",
+    "MatchSummary",
+    "MatchedFiles",
+    "MergedFile",
+    "UnresetBatchNormWarning",
+    "apply_file",
+    "match_files",
+    "merge_files",
+    "read_spec",
+    "reset_batchnorm",
+    "spec_of_file",
+]
