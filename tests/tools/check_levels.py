@@ -23,9 +23,7 @@ def foreign_symbols(level: str, folder: Path, optimisation: str) -> list[str]:
          f"-I{ROOT}/csrc/include", f"-I{ROOT}/csrc/cpu", "-c", f"{ROOT}/csrc/cpu/assignment_level.cpp", "-o", target],
         check=True,
     )  # fmt: skip
-    listing = subprocess.run(
-        ["nm", "-C", "--defined-only", target], check=True, capture_output=True, text=True
-    ).stdout
+    listing = subprocess.run(["nm", "-C", "--defined-only", target], check=True, capture_output=True, text=True).stdout
     weak = [line.split(" ", 2)[2] for line in listing.splitlines() if line.split(" ", 2)[1] in "WVu"]
     assert weak or "T" in listing, "nm listed nothing"
     return [name for name in weak if f"lmcfast::{level}::" not in name and not name.startswith(HARMLESS)]
