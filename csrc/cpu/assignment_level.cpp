@@ -49,8 +49,15 @@ Status solve(const OrientedProblem<T>& problem, Certify certificate, Interrupt i
   work.interrupted = interrupt.ask;
   work.argument = interrupt.argument;
   const int64_t size = padded(problem.columns);
-  State<T> s{problem.scores, problem.row_stride,   problem.rows,  problem.columns,
-             problem.sign,   w.take<double>(size), out.column_of, w.take<int>(problem.columns),
+  State<T> s{problem.scores,
+             problem.row_stride,
+             problem.rows,
+             problem.columns,
+             problem.sign,
+             w.take<double>(size),
+             out.column_of,
+             w.take<int>(problem.columns),
+             w.take<uint64_t>(State<T>::words(problem.columns)),
              &work};
   for (int64_t j = 0; j < size; ++j) s.price[j] = 0;
   s.clear_assignment();

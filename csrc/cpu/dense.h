@@ -19,10 +19,18 @@ struct RowStack {
   int pop() { return rows[--count]; }
 };
 
+// A free column for row i at the present prices: its best one, or one that ties with it. -1 when others own them.
+template <class T>
+LMCFAST_INLINE int free_best_column(const State<T>& s, int i, const BestTwo& best) {
+  if (best.column < 0 || s.row_of[best.column] < 0) return best.column;
+  return best.second == best.first ? free_tight_column(s, i, best.first) : -1;
+}
+
 // Every free row takes its best column if that is free, or a free column that ties with it, and raises the price of a
 // strictly best one to where its second best is as good (the most that keeps the row tight). The others wait.
 // All rows see the prices of the beginning, so that no row has to wait for the store of another; a raise is then
-// smaller than it could be, which is harmless. `raised` is scratch for one double for each column.
+// smaller than it could be, which is harmless. A second round, for those that wait, sees the raised prices. `raised` is
+// scratch for one double for each column.
 template <class T>
 void take_best_columns(State<T>& s, RowStack& waiting, double* raised, bool prices_are_zero = false) {
   waiting.count = 0;
@@ -30,9 +38,8 @@ void take_best_columns(State<T>& s, RowStack& waiting, double* raised, bool pric
   for (int i = 0; i < s.rows; ++i) {
     if (s.column_of[i] >= 0) continue;
     const BestTwo best = prices_are_zero ? best_two_at_zero(s, i) : best_two(s, i);
+    const int j = free_best_column(s, i, best);
     ++s.work->counts.bids;
-    int j = best.column;
-    if (j >= 0 && s.row_of[j] >= 0) j = best.second == best.first ? free_tight_column(s, i, best.first) : -1;
     if (j < 0) {
       waiting.push(i);
       continue;
@@ -41,6 +48,20 @@ void take_best_columns(State<T>& s, RowStack& waiting, double* raised, bool pric
     if (best.second > -kInf) raised[j] += best.first - best.second;
   }
   for (int j = 0; j < s.columns; ++j) s.price[j] = raised[j];
+  int left = 0;
+  for (int k = 0; k < waiting.count; ++k) {
+    const int i = waiting.rows[k];
+    const BestTwo best = best_two(s, i);
+    const int j = free_best_column(s, i, best);
+    ++s.work->counts.bids;
+    if (j < 0) {
+      waiting.rows[left++] = i;
+      continue;
+    }
+    s.assign(i, j);
+    if (best.second > -kInf) put(s.price, j, s.price[j] + (best.first - best.second));
+  }
+  waiting.count = left;
 }
 
 // Bids that may take a column from its owner, who then bids in turn. At most `limit` bids, since on tied scores a chain
@@ -202,6 +223,7 @@ class StartChoice {
     other_.price = w.take<double>(padded(s.columns));
     other_.column_of = w.take<int>(s.rows);
     other_.row_of = w.take<int>(s.columns);
+    other_.free_bits = w.take<uint64_t>(s.words(s.columns));
     still_.rows = w.take<int>(s.rows);
     raised_ = w.take<double>(s.columns);
   }
@@ -231,6 +253,7 @@ class StartChoice {
     std::memcpy(s_.price, other_.price, size_t(padded(s_.columns)) * sizeof(double));
     std::memcpy(s_.column_of, other_.column_of, size_t(s_.rows) * sizeof(int));
     std::memcpy(s_.row_of, other_.row_of, size_t(s_.columns) * sizeof(int));
+    std::memcpy(s_.free_bits, other_.free_bits, size_t(s_.words(s_.columns)) * sizeof(uint64_t));
     std::memcpy(waiting_.rows, still_.rows, size_t(still_.count) * sizeof(int));
     waiting_.count = still_.count;
   }

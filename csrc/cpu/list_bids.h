@@ -100,7 +100,7 @@ void release_loose_rows(State<T>& s, Lists<T>& lists, RowStack& waiting) {
     const double best = lists.best(i).first;
     const int j = s.column_of[i];
     if (j >= 0 && s.margin(i, j) >= best) continue;
-    if (j >= 0) s.row_of[j] = s.column_of[i] = -1;
+    if (j >= 0) s.release(i);
     waiting.push(i);
   }
 }

@@ -39,10 +39,10 @@ int rows_satisfied(State<T>& s, int sample) {
     const double best = profit(s, i);
     const int j = best > -kInf ? free_tight_column(s, i, best) : -1;
     if (j < 0) continue;
-    s.row_of[j] = i;
+    s.assign(i, j);
     ++satisfied;
   }
-  for (int j = 0; j < s.columns; ++j) s.row_of[j] = -1;
+  s.clear_assignment();
   return satisfied;
 }
 

@@ -37,9 +37,10 @@ struct State {
   int64_t row_stride;
   int rows, columns;  // rows <= columns
   double sign;
-  double* price;   // padded with zeros to a whole number of vectors
-  int* column_of;  // of a row; -1: free
-  int* row_of;     // of a column; -1: free
+  double* price;        // padded with zeros to a whole number of vectors
+  int* column_of;       // of a row; -1: free
+  int* row_of;          // of a column; -1: free
+  uint64_t* free_bits;  // bit j % 64 of word j / 64: column j is free; whole words, zero past the last column
   Work* work;
 
   const T* row(int i) const { return scores + i * row_stride; }
@@ -48,11 +49,20 @@ struct State {
   void assign(int i, int j) {
     column_of[i] = j;
     row_of[j] = i;
+    free_bits[j / 64] &= ~(uint64_t(1) << (j % 64));
+  }
+  void release(int i) {
+    const int j = column_of[i];
+    column_of[i] = row_of[j] = -1;
+    free_bits[j / 64] |= uint64_t(1) << (j % 64);
   }
   void clear_assignment() {
     for (int i = 0; i < rows; ++i) column_of[i] = -1;
     for (int j = 0; j < columns; ++j) row_of[j] = -1;
+    for (int k = 0; k < words(columns); ++k) free_bits[k] = ~uint64_t(0);
+    if (columns % 64) free_bits[columns / 64] = (uint64_t(1) << (columns % 64)) - 1;
   }
+  static int words(int columns) { return (columns + 63) / 64; }
 };
 
 LMCFAST_INLINE int64_t padded(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
@@ -152,14 +162,18 @@ template <class T>
 LMCFAST_INLINE int free_tight_column(const State<T>& s, int i, double best) {
   const T* a = s.row(i);
   const Doubles sign = broadcast(s.sign), target = broadcast(best);
-  const int whole = s.columns / kLanes * kLanes;
-  for (int j = 0; j < whole; j += kLanes) {
-    unsigned ties = bits(equal(sign * load(a + j) - load(s.price + j), target));
-    for (; ties; ties &= ties - 1)
-      if (s.row_of[j + first_bit(ties)] < 0) return j + first_bit(ties);
+  for (int k = 0; k < State<T>::words(s.columns); ++k) {
+    uint64_t left = s.free_bits[k];
+    while (left) {  // one vector that has a free column in it at a time
+      const int first = k * 64 + __builtin_ctzll(left) / kLanes * kLanes;
+      const uint64_t here = left >> (first % 64) & ((uint64_t(1) << kLanes) - 1);
+      const Doubles scores =
+          first + kLanes <= s.columns ? load(a + first) : load_partial(a + first, s.columns - first, 0);
+      if (const uint64_t tie = bits(equal(sign * scores - load(s.price + first), target)) & here)
+        return first + __builtin_ctzll(tie);
+      left &= ~(here << (first % 64));
+    }
   }
-  for (int j = whole; j < s.columns; ++j)
-    if (s.row_of[j] < 0 && s.margin(i, j) == best) return j;
   return -1;
 }
 
