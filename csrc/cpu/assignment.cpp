@@ -17,11 +17,11 @@ namespace lmcfast {
 
 namespace {
 
-Status solve_at_level(const OrientedProblem<float>& p, Certify c, Interrupt i, OrientedResult& r) {
-  return level().solve_float(p, c, i, r);
+Status solve_at_level(const OrientedProblem<float>& p, const SolveOptions& o, OrientedResult& r) {
+  return level().solve_float(p, o, r);
 }
-Status solve_at_level(const OrientedProblem<double>& p, Certify c, Interrupt i, OrientedResult& r) {
-  return level().solve_double(p, c, i, r);
+Status solve_at_level(const OrientedProblem<double>& p, const SolveOptions& o, OrientedResult& r) {
+  return level().solve_double(p, o, r);
 }
 
 // (rows, columns) with any strides -> contiguous, in tiles that fit the first-level cache on both sides.
@@ -100,7 +100,8 @@ Failure solve_one(const AssignmentProblem<T>& p, const AssignmentOptions& option
   result.column_of = w.take<int>(problem.rows);
   result.prices = w.take<double>(problem.columns);
   result.profits = w.take<double>(problem.rows);
-  const Status status = solve_at_level(problem, options.certify, interrupt, result);
+  const int threads = p.batch == 1 ? options.threads : 1;
+  const Status status = solve_at_level(problem, {options.certify, threads, interrupt}, result);
   add(counts, result.counts);
   if (status != Status::ok) {
     Failure failure{status, k, result.row, result.column, result.value};
@@ -138,7 +139,7 @@ Status solve_batch(const AssignmentProblem<T>& p, const AssignmentOptions& optio
   Failure first;
   std::atomic<int64_t> give_up{p.batch};  // problems after the first failing one need no answer
   const std::thread::id caller = std::this_thread::get_id();
-  const auto solve = [&](int64_t k) {
+  auto solve = [&](int64_t k) {
     if (k > give_up.load(std::memory_order_relaxed)) return;
     Interrupt interrupt{};
     if (std::this_thread::get_id() == caller) interrupt = {options.interrupted, options.interrupted_argument};
@@ -155,7 +156,9 @@ Status solve_batch(const AssignmentProblem<T>& p, const AssignmentOptions& optio
     first = failure;
     give_up.store(failure.status == Status::interrupted ? -1 : k);
   };
-  parallel_for(p.batch, options.threads, solve);
+  using Solve = decltype(solve);
+  if (p.batch == 1) solve(0);  // its threads go to the passes inside
+  else parallel_for(p.batch, options.threads, [](void* s, int64_t k) { (*static_cast<Solve*>(s))(k); }, &solve);
   if (first.problem < 0) return Status::ok;
   out.problem = first.problem;
   out.row = first.row;

@@ -12,6 +12,8 @@ namespace {
 // Prices far above the scores would drown them in rounding; such a start is worth nothing.
 constexpr double kWidestStart = 1024;
 
+constexpr int64_t kThreadedSize = int64_t(1) << 20;
+
 // Up to here the whole matrix fits the nearer caches, and lists cost more than they save.
 constexpr int kDenseRows = 384;
 
@@ -42,12 +44,14 @@ bool start_warm(const OrientedProblem<T>& problem, State<T>& s, double largest_s
 }
 
 template <class T>
-Status solve(const OrientedProblem<T>& problem, Certify certificate, Interrupt interrupt, OrientedResult& out) {
+Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, OrientedResult& out) {
   Workspace& w = Workspace::of_this_thread();
   const Workspace::Frame frame(w);
   Work work;
-  work.interrupted = interrupt.ask;
-  work.argument = interrupt.argument;
+  work.interrupted = options.interrupt.ask;
+  work.argument = options.interrupt.argument;
+  // Smaller problems are done before a second thread has woken up.
+  work.threads = int64_t(problem.rows) * problem.columns >= kThreadedSize ? options.threads : 1;
   const int64_t size = padded(problem.columns);
   State<T> s{problem.scores,
              problem.row_stride,
@@ -69,24 +73,20 @@ Status solve(const OrientedProblem<T>& problem, Certify certificate, Interrupt i
   ScoreCheck check{true, -1, -1, 0};
   if (checked) check = check_scores(s);
   const bool warm = check.valid && start_warm(problem, s, check.largest);
-  const bool prove = certificate != Certify::none;
-  const auto read_row = [&](int i) { return profit(s, i); };
-  Certificate proof{};
+  const bool prove = options.certify != Certify::none;
   Status status = Status::invalid_score;
   work.counts.warm += warm;
   if (dense && check.valid) {
     ++work.counts.dense;
     status = solve_dense(s, warm, &out.row);
-    if (status == Status::ok) proof = certify(s, prove, out.profits, read_row);
+    if (status == Status::ok && prove) write_profits_by_reading(s, out.profits);
   } else if (check.valid) {
     ++work.counts.lists;
     ListSolver<T> solver(s);
     solver.build(warm, &check, checked);
     if (check.valid) status = solver.solve(&out.row);
-    const auto from_list = [&](int i) { return solver.profit_bound(i); };
-    if (status == Status::ok)
-      proof = certificate == Certify::full ? certify(s, prove, out.profits, read_row)
-                                           : certify(s, prove, out.profits, from_list);
+    if (status == Status::ok && options.certify == Certify::full) write_profits_by_reading(s, out.profits);
+    else if (status == Status::ok && prove) solver.write_profits(out.profits);
   }
   if (status == Status::invalid_score) {
     out.row = check.row;
@@ -94,6 +94,7 @@ Status solve(const OrientedProblem<T>& problem, Certify certificate, Interrupt i
     out.value = double(s.row(check.row)[check.column]);
   }
   if (status == Status::ok) {
+    const Certificate proof = certify(s, prove, out.profits);
     out.objective = proof.objective;
     out.gap = proof.gap;
     if (!proof.proved) {

@@ -1,6 +1,7 @@
 // Two passes that make a result trustworthy: the scores are checked before a solve, and the result is proved after it.
 #pragma once
 
+#include "parallel.h"
 #include "state.h"
 #include "sum.h"
 
@@ -41,6 +42,7 @@ inline ScoreCheck check_scores(const State<double>& s) {
       largest = max(largest, max(a, -a));
       rest += a - a;  // NaN from the first infinity or NaN on
     });
+  s.work->counts.scores_read += int64_t(s.rows) * s.columns;
   const double most = reduce_max(largest);
   double sum = 0;
   for (int k = 0; k < kLanes; ++k) sum += rest[k];
@@ -56,11 +58,20 @@ struct Certificate {
 // How far the gap may be from 0: the price arithmetic of 2n additions, with room for a path of several steps each.
 LMCFAST_INLINE double gap_allowed(int rows, double scale) { return 16.0 * rows * 0x1p-53 * scale; }
 
-// Writes u[i], as `profit_of(i)` gives it, to `profits` and compares the dual bound with the assignment's value. With
-// `prove` false, u[i] is taken from the assigned pair (gap is NaN).
+// u[i] of all rows by a read of the whole matrix.
+template <class T>
+void write_profits_by_reading(const State<T>& s, double* profits) {
+  in_ranges(s.work->threads, s.rows, 64, [&](int begin, int end) {
+    for (int i = begin; i < end; ++i) profits[i] = profit(s, i);
+  });
+  s.work->counts.scores_read += int64_t(s.rows) * s.columns;
+}
+
+// Compares the dual bound that the prices and `profits` (each at least u[i]) give with the assignment's value. With
+// `prove` false, `profits` is written from the assigned pairs and the gap is NaN.
 // Unassigned columns (rows < columns) must have the lowest price, 0; the stages never raise it, and this checks it.
-template <class T, class ProfitOf>
-Certificate certify(const State<T>& s, bool prove, double* profits, ProfitOf profit_of) {
+template <class T>
+Certificate certify(const State<T>& s, bool prove, double* profits) {
   ExactSum value, bound;
   double scale = 0, lowest_assigned = kInf;
   bool unassigned_are_free = true;
@@ -72,7 +83,7 @@ Certificate certify(const State<T>& s, bool prove, double* profits, ProfitOf pro
   }
   for (int i = 0; i < s.rows; ++i) {
     const double a = s.score(i, s.column_of[i]);
-    profits[i] = prove ? profit_of(i) : s.margin(i, s.column_of[i]);
+    if (!prove) profits[i] = s.margin(i, s.column_of[i]);
     value.add(a);
     bound.add(profits[i]);
     bound.add(-a);

@@ -122,6 +122,7 @@ class Paths {
     prepare();
     ++s_.work->counts.paths;
     int i = start, end = -1, steps = 0;
+    s_.work->counts.scores_read += s_.columns;
     double row_profit = profit(s_, start), reach = 0;
     if (row_profit == -kInf) return false;
     while (end < 0) {
@@ -169,6 +170,7 @@ class Paths {
     const double* const open_prices = open_price_;
     int64_t* const reached_from = reached_from_;
     ++s_.work->counts.path_steps;
+    s_.work->counts.scores_read += s_.columns;
     for_each_vector(s_, i, 0.0, [&](Doubles a, int j) {
       const Doubles through = max(least, base - a + load(open_prices + j));
       const Doubles before = load(distances + j);
@@ -243,6 +245,7 @@ class StartChoice {
       const int i = start.rows()[k], j = start.columns()[k];
       if (other_.margin(i, j) >= profit(other_, i)) other_.assign(i, j);
     }
+    other_.work->counts.scores_read += int64_t(other_.rows) * other_.columns;
     keep_if_better();
   }
 

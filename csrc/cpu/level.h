@@ -35,11 +35,17 @@ struct Interrupt {
   void* argument;
 };
 
+struct SolveOptions {
+  Certify certify;
+  int threads;  // for the passes over the whole matrix
+  Interrupt interrupt;
+};
+
 struct Level {
   const char* name;
   bool (*supported)();
-  Status (*solve_float)(const OrientedProblem<float>&, Certify, Interrupt, OrientedResult&);
-  Status (*solve_double)(const OrientedProblem<double>&, Certify, Interrupt, OrientedResult&);
+  Status (*solve_float)(const OrientedProblem<float>&, const SolveOptions&, OrientedResult&);
+  Status (*solve_double)(const OrientedProblem<double>&, const SolveOptions&, OrientedResult&);
 };
 
 }  // namespace lmcfast

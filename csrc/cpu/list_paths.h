@@ -213,6 +213,7 @@ class ListPaths {
       }
       if (end_at_ <= reach_) return;
     }
+    s_.work->counts.scores_read += s_.columns;
     const Doubles base = broadcast(from), floor = broadcast(reach_);
     for_each_vector(s_, i, 0.0, [&](Doubles a, int j) {
       if (end_at_ <= reach_) return;

@@ -69,8 +69,11 @@ class ListSolver {
     return finish(paths, within_budget, left);
   }
 
-  // The dual profit of a row for the certificate: exact or an upper bound, nearly always without reading the row.
-  double profit_bound(int i) { return built_ ? lists_.best(i).first : profit(s_, i); }
+  // The profits of all rows for the certificate, nearly always without reading a row.
+  void write_profits(double* profits) {
+    if (!built_) return write_profits_by_reading(s_, profits);
+    for (int i = 0; i < s_.rows; ++i) profits[i] = lists_.best(i).first;
+  }
 
  private:
   static constexpr int kBudget = 30;  // reads of all rows that a stage may cost before the dense method takes over

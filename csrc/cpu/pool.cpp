@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -12,14 +14,21 @@ namespace lmcfast {
 
 namespace {
 
+struct Task {
+  void (*call)(void*, int64_t);
+  void* argument;
+};
+
 class Pool {
  public:
-  void run(int64_t count, int threads, const std::function<void(int64_t)>& task) {
+  // Returns the first exception of a task.
+  std::exception_ptr run(int64_t count, int threads, const Task& task) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while (int(workers_.size()) < threads - 1) workers_.emplace_back([this] { work(); });
+      add_workers(threads - 1);
       task_ = &task;
       count_ = count;
+      failure_ = nullptr;
       next_.store(0);
       wanted_ = threads - 1;
       ++round_;
@@ -30,11 +39,25 @@ class Pool {
     wanted_ = 0;  // workers that have not woken yet have nothing left to do
     done_.wait(lock, [this] { return active_ == 0; });
     task_ = nullptr;
+    return failure_;
   }
 
  private:
-  void drain(const std::function<void(int64_t)>& task, int64_t count) {
-    for (int64_t k; (k = next_.fetch_add(1)) < count;) task(k);
+  void add_workers(int count) {
+    try {
+      while (int(workers_.size()) < count) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {  // no more threads to be had: those that exist do the work
+    }
+  }
+
+  void drain(const Task& task, int64_t count) {
+    try {
+      for (int64_t k; (k = next_.fetch_add(1)) < count;) task.call(task.argument, k);
+    } catch (...) {
+      next_.store(count);
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+    }
   }
 
   void work() {
@@ -46,7 +69,7 @@ class Pool {
       if (wanted_ == 0) continue;
       --wanted_;
       ++active_;
-      const auto* task = task_;
+      const Task* const task = task_;
       const int64_t count = count_;
       lock.unlock();
       drain(*task, count);
@@ -58,11 +81,12 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;
-  const std::function<void(int64_t)>* task_ = nullptr;
+  const Task* task_ = nullptr;
   int64_t count_ = 0;
   std::atomic<int64_t> next_{0};
   int wanted_ = 0, active_ = 0;
   uint64_t round_ = 0;
+  std::exception_ptr failure_;
 };
 
 // Never destroyed: its threads sleep until the process ends, and destructors of statics may still solve.
@@ -87,15 +111,16 @@ Pool& the_pool() {
 
 }  // namespace
 
-void parallel_for(int64_t count, int threads, const std::function<void(int64_t)>& task) {
+void parallel_for(int64_t count, int threads, void (*task)(void*, int64_t), void* argument) {
   if (threads > count) threads = int(count);
   bool expected = false;
   if (threads <= 1 || !busy.compare_exchange_strong(expected, true)) {
-    for (int64_t k = 0; k < count; ++k) task(k);
+    for (int64_t k = 0; k < count; ++k) task(argument, k);
     return;
   }
-  the_pool().run(count, threads, task);
+  const std::exception_ptr failure = the_pool().run(count, threads, {task, argument});
   busy.store(false);
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace lmcfast

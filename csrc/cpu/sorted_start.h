@@ -180,6 +180,7 @@ int take_in_order(State<T>& s, const SortedStart<T>& start) {
   int missed = 0;
   for (int k = 0; k < s.rows; ++k) {
     const int i = start.rows()[k], j = start.columns()[k];
+    s.work->counts.scores_read += s.columns;
     if (s.margin(i, j) >= profit(s, i)) s.assign(i, j);
     else if (++missed > s.rows / 16) return -1;
   }

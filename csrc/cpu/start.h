@@ -1,6 +1,7 @@
 // Start prices for square problems. Any prices are a legal start; a good guess saves most of the work.
 #pragma once
 
+#include "parallel.h"
 #include "state.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
@@ -13,15 +14,17 @@ bool column_maxima(const State<T>& s, double* out) {
   const int64_t size = padded(s.columns);
   const int whole = s.columns / kLanes * kLanes;
   const Doubles sign = broadcast(s.sign);
-  for (int64_t j = 0; j < size; j += kLanes) store(out + j, broadcast(-kInf));
-  for (int j0 = 0; j0 < s.columns; j0 += kBlock) {
-    const int end = j0 + kBlock < whole ? j0 + kBlock : whole;
-    for (int i = 0; i < s.rows; ++i) {
-      const T* const a = s.row(i);
-      for (int j = j0; j < end; j += kLanes) store(out + j, max(load(out + j), sign * load(a + j)));
-      for (int j = end > j0 ? end : j0; j < s.columns && j < j0 + kBlock; ++j) out[j] = larger(out[j], s.score(i, j));
+  in_ranges(s.work->threads, int(size), kBlock, [&](int begin, int end) {
+    for (int j0 = begin; j0 < end; j0 += kBlock) {
+      const int block_end = j0 + kBlock < end ? j0 + kBlock : end, whole_end = block_end < whole ? block_end : whole;
+      for (int j = j0; j < block_end; j += kLanes) store(out + j, broadcast(-kInf));
+      for (int i = 0; i < s.rows; ++i) {
+        const T* const a = s.row(i);
+        for (int j = j0; j < whole_end; j += kLanes) store(out + j, max(load(out + j), sign * load(a + j)));
+        for (int j = whole; j < s.columns && j < block_end; ++j) out[j] = larger(out[j], s.score(i, j));
+      }
     }
-  }
+  });
   s.work->counts.scores_read += int64_t(s.rows) * s.columns;
   double least = kInf;
   for (int j = 0; j < s.columns; ++j) least = smaller(least, out[j]);
@@ -37,6 +40,7 @@ int rows_satisfied(State<T>& s, int sample) {
   for (int t = 0; t < sample; ++t) {
     const int i = int(int64_t(t) * s.rows / sample);
     const double best = profit(s, i);
+    s.work->counts.scores_read += s.columns;
     const int j = best > -kInf ? free_tight_column(s, i, best) : -1;
     if (j < 0) continue;
     s.assign(i, j);

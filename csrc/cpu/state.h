@@ -20,6 +20,7 @@ struct Work {
   AssignmentCounts counts;
   bool (*interrupted)(void*) = nullptr;
   void* argument = nullptr;
+  int threads = 1;  // for passes over all rows
   int64_t next_question = kReadsPerQuestion;
 
   static constexpr int64_t kReadsPerQuestion = int64_t(1) << 26;
@@ -75,7 +76,6 @@ LMCFAST_INLINE void for_each_vector(const State<T>& s, int i, double fill, Visit
   const int whole = s.columns / kLanes * kLanes;
   for (int j = 0; j < whole; j += kLanes) visit(sign * load(a + j), j);
   if (whole < s.columns) visit(sign * load_partial(a + whole, s.columns - whole, s.sign * fill), whole);
-  s.work->counts.scores_read += s.columns;
 }
 
 // Shows every score of row i to `magnitude`.
@@ -86,7 +86,7 @@ LMCFAST_INLINE void look_at_row(const State<float>& s, int i, Magnitude& magnitu
   for (; j < s.columns; ++j) magnitude.look(a[j]);
 }
 
-// u[i]; -inf when every pair of the row is forbidden.
+// u[i]; -inf when every pair of the row is forbidden. Counts nothing, since several threads may be at it.
 template <class T>
 LMCFAST_INLINE double profit(const State<T>& s, int i) {
   Doubles best = broadcast(-kInf);
@@ -112,6 +112,7 @@ template <class T>
 LMCFAST_INLINE BestTwo best_two(const State<T>& s, int i) {
   Doubles first = broadcast(-kInf), second = first;
   Indices at = broadcast(int64_t(-1)), column = lane_numbers();
+  s.work->counts.scores_read += s.columns;
   for_each_vector(s, i, -kInf, [&](Doubles a, int j) {
     const Doubles v = a - load(s.price + j);
     const Mask better = less(first, v);

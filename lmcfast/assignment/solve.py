@@ -38,8 +38,8 @@ def solve_assignment(
         certify: how the result is proved: "lists" from the bounds that the solver holds, "full" from a fresh read of
             the scores, "none" not at all (the gap is NaN).
         ties: "any": of several optimal assignments, any (the same one for the same input, version and processor level).
-        threads: problems of a batch solved at once; default: LMCFAST_NUM_THREADS, else the processors that this process
-            may use. The result does not depend on it.
+        threads: for the problems of a batch, or the passes over one large problem; default: LMCFAST_NUM_THREADS, else
+            the processors that this process may use. The result does not depend on it.
 
     Returns:
         An :class:`Assignment` with columns, prices, objective, gap and stats.
@@ -62,7 +62,7 @@ def solve_assignment(
     array = as_scores(scores)
     start = as_start_prices(prices, array.shape)
     if threads is None:
-        threads = _native.default_threads() if array.ndim == 3 else 1
+        threads = _native.default_threads()
     status, *solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], threads)
     if status != _native.OK:
         _raise(status, solved, array.shape, maximize)

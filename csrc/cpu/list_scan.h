@@ -1,0 +1,196 @@
+// One scan of a row: which columns belong on its candidate list, and a bound on all others.
+//
+// A scan needs a threshold that about kUsual columns reach. It is guessed from a sample of the row; a guess that is far
+// off is replaced by the least of 16 class maxima (columns by lane), which about 16 * H(16) = 54 columns reach,
+// whatever the distribution. When very many columns tie at the threshold, the list takes the better ones and some of
+// the ties.
+#pragma once
+
+#include <algorithm>
+
+#include "buffer.h"
+#include "state.h"
+
+namespace lmcfast::LMCFAST_LEVEL {
+
+constexpr int kUsual = 54;                // entries that a list should have
+constexpr int kFewest = 20, kMost = 192;  // a guessed threshold must give that many
+constexpr int kTieFill = 48;              // length up to which ties are taken
+constexpr int kHits = 512;                // hits looked at before a scan is called tied
+
+// The values of a row as the scan sees them: `V` lanes at a time, exact.
+// At zero prices float32 scores are compared as they are; otherwise a[i,j] - p[j] is formed in float64.
+template <class T>
+struct PricedValues {
+  using Vector = Doubles;
+  using Scalar = double;
+  static constexpr int kWidth = kLanes;
+  const T* row;
+  const double* price;
+  double sign;
+  Vector at(int j) const { return broadcast(sign) * load(row + j) - load(price + j); }
+  Scalar one(int j) const { return sign * double(row[j]) - price[j]; }
+};
+
+struct PlainFloats {
+  using Vector = Floats;
+  using Scalar = float;
+  static constexpr int kWidth = kFloatLanes;
+  const float* row;
+  float sign;
+  Vector at(int j) const { return broadcast(sign) * load_floats(row + j); }
+  Scalar one(int j) const { return sign * row[j]; }
+};
+
+// Holds no memory but its own, so rows can be scanned on several threads.
+template <class Values>
+class RowScan {
+ public:
+  using Scalar = typename Values::Scalar;
+  using Vector = typename Values::Vector;
+
+  int count = 0;             // columns found
+  int hits[kHits + 2 * 64];  // which; append_positions writes ahead of the count
+  double bound = 0;          // on the value of every column not among them
+
+  // `next_row`: distance in elements to the row that will be scanned next, 0 when unknown.
+  RowScan(const Values& v, int columns, int64_t next_row) : v_(v), columns_(columns), next_row_(next_row) {}
+
+  // `longer`: look for about twice as many. `shift`: where to start taking ties. Every value read in the usual single
+  // sweep is shown to `look`; returns whether that was every value of the row.
+  template <class Look>
+  bool run(bool longer, int shift, Look look) {
+    const Scalar guessed = guess(longer);
+    count = guessed > kNone ? collect(guessed, kMost, look) : 0;
+    bound = double(guessed);
+    if (count >= kFewest && count <= kMost) return true;
+    const Scalar threshold = class_threshold(longer ? 2 : 1);
+    count = collect(threshold > kNone ? threshold : std::numeric_limits<Scalar>::lowest(), kHits, [](auto) {});
+    bound = double(threshold);
+    if (count > kMost) keep_the_best(count, threshold, shift);
+    return false;
+  }
+
+ private:
+  static constexpr int W = Values::kWidth;
+  static constexpr Scalar kNone = -std::numeric_limits<Scalar>::infinity();
+
+  // About the value that kUsual (or twice as many) columns reach, from every eighth vector of the row: the least of 4
+  // (6) class maxima of that sample, which about 4 * H(4) = 8.3 (14.7) of its entries reach.
+  Scalar guess(bool longer) const {
+    constexpr int kStep = 8, kSets = W < 16 ? 16 / W : 2;
+    const int vectors = columns_ / W;
+    if (vectors < 2 * kStep * kSets) return kNone;
+    Vector best[kSets];
+    for (int t = 0; t < kSets; ++t) best[t] = v_.at(t * kStep * W);
+    for (int k = kSets; (k + kSets - 1) * kStep < vectors; k += kSets)
+      for (int t = 0; t < kSets; ++t) best[t] = max(best[t], v_.at((k + t) * kStep * W));
+    Scalar maxima[6];
+    const int classes = longer ? 6 : 4;
+    for (int c = 0; c < classes; ++c) maxima[c] = kNone;
+    for (int t = 0, c = 0; t < kSets; ++t)
+      for (int k = 0; k < W; ++k, c = c + 1 < classes ? c + 1 : 0) maxima[c] = larger_of(maxima[c], Scalar(best[t][k]));
+    Scalar least = maxima[0];
+    for (int c = 1; c < classes; ++c) least = maxima[c] < least ? maxima[c] : least;
+    return least;
+  }
+
+  // The least of 16 * `factor` class maxima (of as many as there are, on narrow vectors): at least that many columns
+  // reach it. -inf when a class has no allowed pair.
+  Scalar class_threshold(int factor) const {
+    constexpr int kSets = 8;
+    Vector best[kSets];
+    for (int t = 0; t < kSets; ++t) best[t] = broadcast(kNone);
+    const int whole = columns_ / W * W;
+    int j = 0;
+    for (; j + kSets * W <= whole; j += kSets * W)
+      for (int t = 0; t < kSets; ++t) best[t] = max(best[t], v_.at(j + t * W));
+    for (int t = 0; j < whole; j += W, ++t) best[t] = max(best[t], v_.at(j));
+    for (; j < columns_; ++j) best[0][j - whole] = larger_of(best[0][j - whole], v_.one(j));
+    int sets = kSets;
+    while (sets > 1 && (sets / 2) * W >= 16 * factor) {
+      sets /= 2;
+      for (int t = 0; t < sets; ++t) best[t] = max(best[t], best[t + sets]);
+    }
+    Vector least = best[0];
+    for (int t = 1; t < sets; ++t) least = min(least, best[t]);
+    Scalar threshold = least[0];
+    for (int k = 1; k < W; ++k) threshold = least[k] < threshold ? least[k] : threshold;
+    return threshold;
+  }
+
+  static Scalar larger_of(Scalar a, Scalar b) { return a > b ? a : b; }
+
+  // Columns that reach the threshold go to hits, in order. Stops soon after `most`, with more than that. Every value
+  // that was read is shown to `look`.
+  template <class Look>
+  int collect(Scalar threshold, int most, Look look) {
+    const Vector reach = broadcast(threshold);
+    int* end = hits;
+    int j = 0;
+    for (; j + 64 <= columns_ && end - hits <= most; j += 64) {
+      uint64_t mask = 0;
+      // The sample of the next row jumps through memory; without this it would wait for every line.
+      for (int k = 0; k < 64; k += 64 / int(sizeof(*v_.row))) __builtin_prefetch(v_.row + j + k + next_row_);
+      for (int k = 0; k < 64; k += W) {
+        const Vector x = v_.at(j + k);
+        look(x);
+        mask |= uint64_t(at_least(x, reach)) << k;
+      }
+      end = append_positions(end, mask, j);
+    }
+    for (; j < columns_ && end - hits <= most; ++j) {
+      look(v_.one(j));
+      if (v_.one(j) >= threshold) *end++ = j;
+    }
+    return int(end - hits);
+  }
+
+  // More columns reach the threshold than a list holds.
+  void keep_the_best(int reached, Scalar threshold, int shift) {
+    if (reached <= kHits) return keep_largest(hits, reached);
+    const int better = collect(next_above(threshold), kMost, [](auto) {});
+    if (better <= kMost) return fill_with_ties(better, threshold, shift);
+    Buffer<int> all;
+    for (int j = 0; j < columns_; ++j) all.push(j);
+    keep_largest(all.begin(), columns_);
+  }
+
+  static float next_above(float x) { return __builtin_nextafterf(x, std::numeric_limits<float>::infinity()); }
+  static double next_above(double x) { return __builtin_nextafter(x, kInf); }
+
+  // `found` columns are above the threshold and in hits; very many tie with it. Takes some of these, from a place on
+  // that depends on the row, so that rows that are all alike prefer different columns.
+  void fill_with_ties(int found, Scalar threshold, int shift) {
+    const int most = found + 16 > kTieFill ? found + 16 : kTieFill, full = most < kMost ? most : kMost;
+    const Vector level = broadcast(threshold);
+    const int whole = columns_ / W * W;
+    const int first = shift < whole ? shift / W * W : 0;
+    for (int k = 0; k < whole && found < full; k += W) {
+      const int j = first + k < whole ? first + k : first + k - whole;
+      const Vector x = v_.at(j);
+      unsigned tie = at_least(x, level) & at_least(level, x);
+      if (k == 0 && shift < whole) tie &= ~0u << (shift - first);
+      for (; tie && found < full; tie &= tie - 1) hits[found++] = j + first_bit(tie);
+    }
+    for (int j = whole; j < columns_ && found < full; ++j)
+      if (v_.one(j) == threshold) hits[found++] = j;
+    count = found;
+    bound = double(threshold);
+  }
+
+  // The best kMost of the candidates become the list.
+  void keep_largest(int* candidate, int candidates) {
+    const auto better = [&](int a, int b) { return v_.one(a) > v_.one(b); };
+    std::nth_element(candidate, candidate + kMost, candidate + candidates, better);
+    for (int k = 0; k < kMost; ++k) hits[k] = candidate[k];
+    count = kMost;
+    bound = double(v_.one(candidate[kMost]));
+  }
+
+  const Values& v_;
+  const int columns_;
+  const int64_t next_row_;
+};
+
+}  // namespace lmcfast::LMCFAST_LEVEL
