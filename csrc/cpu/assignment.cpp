@@ -2,6 +2,7 @@
 // turns results back.
 #include "lmcfast/assignment.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -24,15 +25,19 @@ Status solve_at_level(const OrientedProblem<double>& p, const SolveOptions& o, O
   return level().solve_double(p, o, r);
 }
 
-// (rows, columns) with any strides -> contiguous, in tiles that fit the first-level cache on both sides.
+// (rows, columns) with any strides -> contiguous. Tile by tile through a buffer, so that both sides are read and
+// written in whole cache lines; the buffer's odd row length keeps its columns out of one cache set.
 template <class T>
 void copy_tiled(const T* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, T* to) {
   constexpr int64_t kTile = 32;
+  T tile[kTile][kTile + 1];
   for (int64_t i0 = 0; i0 < rows; i0 += kTile)
-    for (int64_t j0 = 0; j0 < columns; j0 += kTile)
-      for (int64_t i = i0; i < rows && i < i0 + kTile; ++i)
-        for (int64_t j = j0; j < columns && j < j0 + kTile; ++j)
-          to[i * columns + j] = from[i * row_stride + j * column_stride];
+    for (int64_t j0 = 0; j0 < columns; j0 += kTile) {
+      const int64_t height = std::min(kTile, rows - i0), width = std::min(kTile, columns - j0);
+      for (int64_t j = 0; j < width; ++j)
+        for (int64_t i = 0; i < height; ++i) tile[i][j] = from[(i0 + i) * row_stride + (j0 + j) * column_stride];
+      for (int64_t i = 0; i < height; ++i) std::copy_n(tile[i], width, to + (i0 + i) * columns + j0);
+    }
 }
 
 void add(AssignmentCounts& sum, const AssignmentCounts& c) {

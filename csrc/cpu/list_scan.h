@@ -148,9 +148,9 @@ class RowScan {
 
   // More columns reach the threshold than a list holds.
   void keep_the_best(int reached, Scalar threshold, int shift) {
-    if (reached <= kHits) return keep_largest(hits, reached);
     const int better = collect(next_above(threshold), kMost, [](auto) {});
     if (better <= kMost) return fill_with_ties(better, threshold, shift);
+    if (reached <= kHits) return keep_largest(hits, collect(threshold, kHits, [](auto) {}));
     Buffer<int> all;
     for (int j = 0; j < columns_; ++j) all.push(j);
     keep_largest(all.begin(), columns_);

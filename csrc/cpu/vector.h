@@ -212,11 +212,20 @@ LMCFAST_INLINE void put(double* p, int64_t j, double x) {
 // disjoint, so nothing is counted twice.
 template <int kShift, int... k>
 LMCFAST_INLINE Doubles rotated(Doubles v, std::integer_sequence<int, k...>) {
+#if defined(__clang__)
   return __builtin_shufflevector(v, v, ((k + kShift) % kLanes)...);
+#else
+  return __builtin_shuffle(v, Indices{((k + kShift) % kLanes)...});
+#endif
 }
 template <int kShift, int... k>
 LMCFAST_INLINE Floats rotated(Floats v, std::integer_sequence<int, k...>) {
+#if defined(__clang__)
   return __builtin_shufflevector(v, v, ((k + kShift) % kFloatLanes)...);
+#else
+  typedef int32_t Order __attribute__((vector_size(kVectorBytes)));
+  return __builtin_shuffle(v, Order{((k + kShift) % kFloatLanes)...});
+#endif
 }
 template <int kShift, class V>
 LMCFAST_INLINE void reduce_top_two(V& first, V& second) {
