@@ -56,9 +56,10 @@ def test_other_real_dtypes_are_converted(dtype):
 def test_integers_are_exact_up_to_two_to_the_53():
     scores = np.array([[2**53, 0], [1, 2]])
     assert lmcfast.solve_assignment(scores).objective == 2**53 + 2
-    scores[1, 1] = 2**53 + 2
-    with pytest.raises(lmcfast.InvalidScoresError, match=r"scores\[1, 1\] is 9007199254740994"):
-        lmcfast.solve_assignment(scores)
+    for value in (2**53 + 1, -(2**53) - 1):
+        scores[1, 1] = value
+        with pytest.raises(lmcfast.InvalidScoresError, match=rf"scores\[1, 1\] is {value}"):
+            lmcfast.solve_assignment(scores)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int32])

@@ -83,9 +83,12 @@ def test_ragged_lists():
         lmcfast.solve_assignment([[1.0, 2.0], [3.0]])
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 2), complex), np.array([["a", "b"]]), torch.eye(3).to_sparse()])
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros((2, 2), complex), np.array([["a", "b"]]), torch.eye(3).to_sparse(), np.ma.masked_equal(np.eye(3), 0)],
+)
 def test_wrong_kinds_of_numbers(bad):
-    with pytest.raises(TypeError, match="scores: expected"):
+    with pytest.raises(TypeError, match=r"scores: (expected|masked)"):
         lmcfast.solve_assignment(bad)
 
 
@@ -104,10 +107,18 @@ def test_wrong_prices():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("certify", "maybe"), ("ties", "first"), ("threads", 0), ("threads", 1.5)]
+    ("option", "value"),
+    [
+        ("certify", "maybe"),
+        ("ties", "first"),
+        ("threads", 0),
+        ("threads", 1.5),
+        ("threads", 2**40),
+        ("maximize", "min"),
+    ],
 )
 def test_wrong_options_are_named(option, value):
-    with pytest.raises(ValueError, match=f"{option}: expected.*{value}"):
+    with pytest.raises((ValueError, TypeError), match=f"{option}: expected.*{value}"):
         lmcfast.solve_assignment(scores(), **{option: value})
 
 

@@ -2,7 +2,6 @@
 // turns results back.
 #include "lmcfast/assignment.h"
 
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -12,6 +11,7 @@
 
 #include "levels.h"
 #include "pool.h"
+#include "transpose.h"
 #include "workspace.h"
 
 namespace lmcfast {
@@ -23,21 +23,6 @@ Status solve_at_level(const OrientedProblem<float>& p, const SolveOptions& o, Or
 }
 Status solve_at_level(const OrientedProblem<double>& p, const SolveOptions& o, OrientedResult& r) {
   return level().solve_double(p, o, r);
-}
-
-// (rows, columns) with any strides -> contiguous. Tile by tile through a buffer, so that both sides are read and
-// written in whole cache lines; the buffer's odd row length keeps its columns out of one cache set.
-template <class T>
-void copy_tiled(const T* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, T* to) {
-  constexpr int64_t kTile = 32;
-  T tile[kTile][kTile + 1];
-  for (int64_t i0 = 0; i0 < rows; i0 += kTile)
-    for (int64_t j0 = 0; j0 < columns; j0 += kTile) {
-      const int64_t height = std::min(kTile, rows - i0), width = std::min(kTile, columns - j0);
-      for (int64_t j = 0; j < width; ++j)
-        for (int64_t i = 0; i < height; ++i) tile[i][j] = from[(i0 + i) * row_stride + (j0 + j) * column_stride];
-      for (int64_t i = 0; i < height; ++i) std::copy_n(tile[i], width, to + (i0 + i) * columns + j0);
-    }
 }
 
 void add(AssignmentCounts& sum, const AssignmentCounts& c) {
@@ -90,8 +75,8 @@ Failure solve_one(const AssignmentProblem<T>& p, const AssignmentOptions& option
   problem.scores = p.scores + k * p.batch_stride;
   if (way.copied) {
     T* copy = w.take<T>(int64_t(problem.rows) * problem.columns);
-    copy_tiled(problem.scores, problem.rows, problem.columns, problem.row_stride,
-               way.transposed ? p.row_stride : p.column_stride, copy);
+    make_contiguous(problem.scores, problem.rows, problem.columns, problem.row_stride,
+                    way.transposed ? p.row_stride : p.column_stride, copy);
     problem.scores = copy;
     problem.row_stride = problem.columns;
   }
@@ -157,7 +142,9 @@ Status solve_batch(const AssignmentProblem<T>& p, const AssignmentOptions& optio
     }
     const std::lock_guard<std::mutex> lock(mutex);
     add(out.counts, counts);
-    if (failure.status == Status::ok || (first.problem >= 0 && first.problem < k)) return;
+    // An interrupt outranks everything: the caller's handler has spoken already. Else the first problem counts.
+    if (failure.status == Status::ok || first.status == Status::interrupted) return;
+    if (failure.status != Status::interrupted && first.problem >= 0 && first.problem < k) return;
     first = failure;
     give_up.store(failure.status == Status::interrupted ? -1 : k);
   };

@@ -10,12 +10,26 @@ namespace lmcfast::LMCFAST_LEVEL {
 namespace {
 
 // Prices far above the scores would drown them in rounding; such a start is worth nothing.
-constexpr double kWidestStart = 1024;
+constexpr double kWidestStart = 4;
 
 constexpr int64_t kThreadedSize = int64_t(1) << 20;
 
 // Up to here the whole matrix fits the nearer caches, and lists cost more than they save.
 constexpr int kDenseRows = 384;
+
+// Whether a sample of the rows is served at least as well at the present prices as at zero prices. If not, sets zero.
+template <class T>
+bool better_than_zero(State<T>& s) {
+  const int sample = s.rows < 64 ? s.rows : 64;
+  const int warm = rows_satisfied(s, sample);
+  if (warm == sample) return true;
+  State<T> cold = s;
+  cold.price = Workspace::of_this_thread().take<double>(padded(s.columns));
+  for (int64_t j = 0; j < padded(s.columns); ++j) cold.price[j] = 0;
+  if (warm >= rows_satisfied(cold, sample)) return true;
+  for (int j = 0; j < s.columns; ++j) s.price[j] = 0;
+  return false;
+}
 
 // Copies the caller's start prices, shifted so that the lowest is 0 (which changes no decision). False: no usable
 // start.
@@ -38,9 +52,9 @@ bool start_warm(const OrientedProblem<T>& problem, State<T>& s, double largest_s
     least = smaller(least, s.price[j]);
     most = larger(most, s.price[j]);
   }
-  const bool usable = most - least <= kWidestStart * largest_score;  // false for infinities too
-  for (int j = 0; j < s.columns; ++j) s.price[j] = usable ? s.price[j] - least : 0;
-  return usable;
+  const bool narrow = most - least <= kWidestStart * largest_score;  // false for infinities too
+  for (int j = 0; j < s.columns; ++j) s.price[j] = narrow ? s.price[j] - least : 0;
+  return narrow && better_than_zero(s);
 }
 
 template <class T>
@@ -70,8 +84,9 @@ Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, Ori
   // Start prices need the largest score; without them the list method checks the scores in the read that it makes
   // anyway.
   const bool dense = s.rows <= kDenseRows, checked = dense || problem.column_prices || problem.row_prices;
-  ScoreCheck check{true, -1, -1, 0};
+  ScoreCheck check{true, false, -1, -1, 0};
   if (checked) check = check_scores(s);
+  s.all_finite = check.all_finite;
   const bool warm = check.valid && start_warm(problem, s, check.largest);
   const bool prove = options.certify != Certify::none;
   Status status = Status::invalid_score;

@@ -8,22 +8,33 @@
 namespace lmcfast::LMCFAST_LEVEL {
 
 struct ScoreCheck {
-  bool valid;
+  bool valid, all_finite;
   int row, column;  // of the first invalid score
   double largest;   // largest finite |a[i,j]|
 };
 
-// The first score that is NaN or +inf (as maximised), which have no meaning; -inf forbids a pair.
+// Prices are sums of differences of scores: beyond this they could overflow.
+constexpr double kLargestScore = 0x1p1000;
+
+// The first score that is NaN or +inf (as maximised), which have no meaning, or too large; -inf forbids a pair.
 template <class T>
 ScoreCheck find_invalid(const State<T>& s) {
   double largest = 0;
+  bool all_finite = true;
   for (int i = 0; i < s.rows; ++i)
     for (int j = 0; j < s.columns; ++j) {
-      const double a = s.score(i, j);
-      if (!(a < kInf)) return {false, i, j, kInf};
-      if (a > -kInf) largest = larger(largest, a < 0 ? -a : a);
+      const double a = s.score(i, j), magnitude = a < 0 ? -a : a;
+      if (!(a < kInf) || (a > -kInf && magnitude > kLargestScore)) return {false, false, i, j, kInf};
+      if (a > -kInf) largest = larger(largest, magnitude);
+      else all_finite = false;
     }
-  return {true, -1, -1, largest};
+  return {true, all_finite, -1, -1, largest};
+}
+
+// What a pass over all scores that found this largest magnitude says; an infinity asks for a closer look.
+template <class T>
+ScoreCheck checked_by_largest(const State<T>& s, double largest) {
+  return largest <= kLargestScore ? ScoreCheck{true, true, -1, -1, largest} : find_invalid(s);
 }
 
 // One fast pass that is enough when all scores are finite.
@@ -31,8 +42,7 @@ inline ScoreCheck check_scores(const State<float>& s) {
   Magnitude magnitude;
   for (int i = 0; i < s.rows; ++i) look_at_row(s, i, magnitude);
   s.work->counts.scores_read += int64_t(s.rows) * s.columns;
-  const double largest = magnitude.largest();
-  return largest < kInf ? ScoreCheck{true, -1, -1, largest} : find_invalid(s);
+  return checked_by_largest(s, magnitude.largest());
 }
 
 inline ScoreCheck check_scores(const State<double>& s) {
@@ -46,7 +56,7 @@ inline ScoreCheck check_scores(const State<double>& s) {
   const double most = reduce_max(largest);
   double sum = 0;
   for (int k = 0; k < kLanes; ++k) sum += rest[k];
-  return sum == 0 ? ScoreCheck{true, -1, -1, most} : find_invalid(s);
+  return checked_by_largest(s, sum == 0 ? most : kInf);
 }
 
 struct Certificate {

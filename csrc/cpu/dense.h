@@ -274,7 +274,7 @@ void improve_start(State<T>& s, RowStack& waiting) {
   if (s.rows != s.columns || s.rows < 8 || waiting.count * (s.rows < 24 ? 2 : 5) <= s.rows) return;
   StartChoice<T> choice(s, waiting);
   choice.try_column_maxima();
-  if (s.rows >= 24 && waiting.count * 2 > s.rows) choice.try_sorted();
+  if (s.rows >= 24 && s.all_finite && waiting.count * 2 > s.rows) choice.try_sorted();
 }
 
 // Assigns the waiting rows by shortest paths. On `infeasible`, `*left` is a row that cannot be assigned together with

@@ -4,6 +4,8 @@
 // at a time), with epsilon scaling.
 #pragma once
 
+#include <cassert>
+
 #include "dense.h"
 #include "lists.h"
 
@@ -12,7 +14,7 @@ namespace lmcfast::LMCFAST_LEVEL {
 // Bids with eps = 0, at most `limit` of them for a column that is taken: the row takes its best column, raises its
 // price to where the second best is as good, and the owner bids in turn. On a tie between the best two only a free
 // column is taken, since trading places at equal prices leads nowhere. Rows that find none stay in `waiting`; returns
-// how many of them are stuck on ties. `scratch` holds one int for each row.
+// how many of them are stuck on ties. `scratch` has room for one int for each row.
 template <class T>
 int bid_on_lists(State<T>& s, Lists<T>& lists, RowStack& waiting, int64_t limit, int* scratch) {
   RowStack left{scratch};
@@ -80,6 +82,7 @@ void auction_phase(State<T>& s, Lists<T>& lists, RowStack& waiting, double eps, 
   while (waiting.count > tail && limit-- > 0) {
     const int i = waiting.pop();
     const BestTwo best = lists.best(i);
+    assert(best.column >= 0);  // the solver has seen to it that every row has an allowed pair
     ++s.work->counts.bids;
     const double step = best.second > -kInf ? best.first - best.second : 0;
     s.price[best.column] += step + eps;

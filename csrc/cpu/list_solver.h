@@ -38,7 +38,7 @@ class ListSolver {
     if constexpr (sizeof(T) == sizeof(float)) {
       if (zero) {
         const double largest = lists_.build_all_at_zero_prices();
-        if (!checked) *check = largest < kInf ? ScoreCheck{true, -1, -1, largest} : find_invalid(s_);
+        if (!checked) *check = checked_by_largest(s_, largest);
         built_ = true;
         return;
       }
@@ -52,8 +52,13 @@ class ListSolver {
   Status solve(int* left) {
     if (!built_) return Status::ok;  // the sorted start assigned every row
     if (s_.work->should_stop()) return Status::interrupted;
-    for (int i = s_.rows - 1; i >= 0; --i)
+    for (int i = s_.rows - 1; i >= 0; --i) {
+      if (lists_.length(i) == 0) {  // not one allowed pair; no later stage need think of such rows
+        *left = i;
+        return Status::infeasible;
+      }
       if (s_.column_of[i] < 0) waiting_.push(i);
+    }
     const bool tied = bid_without_tolerance(3);
     ListPaths<T> paths(s_, lists_);
     Status status = cheap_paths(paths, tied, left);
@@ -91,7 +96,7 @@ class ListSolver {
     if (!start.plausible()) return false;
     if (!checked) *check = check_scores(s_);
     if (!check->valid) return true;
-    if (!start.guess(s_.price)) return false;
+    if (!check->all_finite || !start.guess(s_.price)) return false;  // a forbidden pair has no place in an order
     const int missed = take_in_order(s_, start);
     if (missed == 0) return true;
     s_.clear_assignment();

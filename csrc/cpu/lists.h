@@ -81,6 +81,7 @@ class Lists {
 
   // The two best values inside the list of row i. The list is padded to whole vectors with forbidden pairs.
   BestTwo best_in_list(int i) const {
+    if (length_[i] == 0) return {-kInf, -kInf, -1};
     Doubles first = broadcast(-kInf), second = first;
     Indices at = broadcast(int64_t(0)), position = lane_numbers();
     const int* const columns = this->columns(i);

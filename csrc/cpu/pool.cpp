@@ -6,7 +6,6 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -46,7 +45,7 @@ class Pool {
   void add_workers(int count) {
     try {
       while (int(workers_.size()) < count) workers_.emplace_back([this] { work(); });
-    } catch (const std::system_error&) {  // no more threads to be had: those that exist do the work
+    } catch (const std::exception&) {  // no more threads or memory to be had: the threads that exist do the work
     }
   }
 

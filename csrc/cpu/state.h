@@ -1,9 +1,9 @@
 // What every stage of a solve reads and changes: the scores, the prices and the partial assignment.
 //
 // Symbols, used in all stages: a[i,j] = sign * stored score (so the stages always maximise), p[j] the price of column
-// j, u[i] = max_j (a[i,j] - p[j]) the profit of row i. A pair is *tight* when a[i,j] - p[j] = u[i]. Invariant between
-// stages: every assigned row is tight up to the rounding of one float64 operation, and prices only rise. Columns that
-// are never assigned keep their start price, which is the lowest when rows < columns.
+// j, u[i] = max_j (a[i,j] - p[j]) the profit of row i. A pair is *tight* when a[i,j] - p[j] = u[i].
+// Invariant between stages: every assigned row is tight up to rounding, and once candidate lists exist prices only
+// rise. Columns that are never assigned keep their start price, which is the lowest when rows < columns.
 //
 // No standard algorithm or container is used in files of a level: their instances are shared by name across files, and
 // one compiled for a newer processor could be linked in for an older one.
@@ -21,13 +21,14 @@ struct Work {
   bool (*interrupted)(void*) = nullptr;
   void* argument = nullptr;
   int threads = 1;  // for passes over all rows
-  int64_t next_question = kReadsPerQuestion;
+  int64_t next_question = kEffortPerQuestion;
 
-  static constexpr int64_t kReadsPerQuestion = int64_t(1) << 26;
+  static constexpr int64_t kEffortPerQuestion = int64_t(1) << 25;  // some 20 ms
 
   bool should_stop() {
-    if (counts.scores_read < next_question) return false;
-    next_question = counts.scores_read + kReadsPerQuestion;
+    const int64_t effort = counts.scores_read + 128 * (counts.bids + counts.path_steps);  // a list is about 64 entries
+    if (effort < next_question) return false;
+    next_question = effort + kEffortPerQuestion;
     return interrupted && interrupted(argument);
   }
 };
@@ -43,6 +44,7 @@ struct State {
   int* row_of;          // of a column; -1: free
   uint64_t* free_bits;  // bit j % 64 of word j / 64: column j is free; whole words, zero past the last column
   Work* work;
+  bool all_finite = false;  // known to hold no forbidden pair
 
   const T* row(int i) const { return scores + i * row_stride; }
   double score(int i, int j) const { return sign * double(row(i)[j]); }
@@ -153,7 +155,7 @@ LMCFAST_INLINE BestTwo best_two_at_zero(const State<float>& s, int i) {
       best.column = j + first_bit(hit);
       return best;
     }
-  while (s.score(i, j) != best.first) ++j;
+  while (j + 1 < s.columns && s.score(i, j) != best.first) ++j;  // always found, unless the scores change meanwhile
   best.column = j;
   return best;
 }

@@ -22,6 +22,8 @@ def is_tensor(x: object) -> bool:
 def as_array(x: Any, argument: str) -> NDArray[Any]:
     """A numpy view of a tensor's memory, the array itself, or an array made of a sequence."""
     if not is_tensor(x):
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"{argument}: masked arrays are not supported; fill the masked places, e.g. with -inf")
         try:
             return np.asarray(x)
         except ValueError as error:
@@ -34,7 +36,7 @@ def as_array(x: Any, argument: str) -> NDArray[Any]:
             f"{argument}: this build solves on the CPU only and got a tensor on {x.device}; pass {argument}.cpu()"
         )
     x = x.detach().resolve_conj().resolve_neg()
-    if x.dtype in (torch.bfloat16, torch.float16):
+    if x.dtype == torch.bfloat16 or (x.dtype.is_floating_point and x.dtype.itemsize == 1):  # numpy has none of these
         x = x.float()
     return cast("NDArray[Any]", x.numpy())
 
@@ -67,8 +69,9 @@ def _as_float(a: NDArray[Any]) -> NDArray[Any]:
         return a.astype(np.float32)
     if a.dtype.kind in "iu":
         out = a.astype(np.float64)
-        if a.itemsize == 8 and a.size and np.abs(out).max() > _LARGEST_EXACT:
-            place = tuple(int(k) for k in np.argwhere(np.abs(out) > _LARGEST_EXACT)[0])
+        inexact = (a > _LARGEST_EXACT) | (a < -_LARGEST_EXACT) if a.itemsize == 8 else np.zeros(0, bool)
+        if inexact.any():
+            place = tuple(int(k) for k in np.argwhere(inexact)[0])
             raise InvalidScoresError(
                 f"scores{list(place)} is {a[place]}: integers above 2**53 are not exact in float64",
                 row=place[-2],

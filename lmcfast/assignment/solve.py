@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Any, NoReturn
 
+import numpy as np
+
 from .. import _native
 from ..errors import CertificateError, InfeasibleError, InvalidScoresError
 from .inputs import as_scores, as_start_prices, is_tensor
 from .result import Assignment, AssignmentStats
 
+_MOST_THREADS = 1024
 _CERTIFY = {"none": 0, "lists": 1, "full": 2}
 
 
@@ -25,6 +28,10 @@ def solve_assignment(
 
     Every row gets its own column (n <= m), or every column its own row (n > m).
 
+    Exact means: proved by the prices up to the rounding of their float64 arithmetic, 16 max(n, m) 2^-53 times the
+    largest magnitude among the assigned scores and the prices. So forbid pairs with an infinity and not with a huge
+    number, which would leave few digits to the other scores.
+
     Args:
         scores: (n, m) or (batch, n, m); numpy array, torch CPU tensor or nested sequence. float32 and float64 are used
             where they are, whatever their strides (a copy is made only when neither axis is contiguous, or for n > m
@@ -33,8 +40,9 @@ def solve_assignment(
             ``-inf`` (minimising: ``+inf``) forbids a pair.
         maximize: False for the smallest sum.
         prices: (m,) or (batch, m) finite start prices, as in an earlier result for similar scores (a warm start). They
-            change the time, never the objective. Dropped (``stats.warm`` is False) when n != m, or when they are so
-            large that they would drown the scores in rounding.
+            change the time, and the objective only within the certificate's allowance. Dropped (``stats.warm`` is
+            False) when n != m, when they spread over more than four times the largest score, or when zero prices
+            suit a sample of the rows better.
         certify: how the result is proved: "lists" from the bounds that the solver holds, "full" from a fresh read of
             the scores, "none" not at all (the gap is NaN).
         ties: "any": of several optimal assignments, any (the same one for the same input, version and processor level).
@@ -45,7 +53,7 @@ def solve_assignment(
         An :class:`Assignment` with columns, prices, objective, gap and stats.
 
     Raises:
-        InvalidScoresError: NaN, or the infinity that does not forbid; names row and column.
+        InvalidScoresError: NaN, the infinity that does not forbid, or a magnitude above 2^1000; names row and column.
         InfeasibleError: the forbidden pairs leave no assignment; names a row or column that cannot be assigned.
         ScoresShapeError: scores or prices of the wrong shape.
         CertificateError: the result could not be proved (a bug, or the scores changed meanwhile).
@@ -57,13 +65,15 @@ def solve_assignment(
         raise ValueError(f"certify: expected one of {', '.join(map(repr, _CERTIFY))}, got {certify!r}")
     if ties != "any":
         raise ValueError(f"ties: expected 'any', got {ties!r}")
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise ValueError(f"threads: expected a positive integer or None, got {threads!r}")
+    if not isinstance(maximize, (bool, np.bool_)):
+        raise TypeError(f"maximize: expected True or False, got {maximize!r}")
+    if threads is not None and not (isinstance(threads, (int, np.integer)) and 1 <= threads <= _MOST_THREADS):
+        raise ValueError(f"threads: expected an integer from 1 to {_MOST_THREADS} or None, got {threads!r}")
     array = as_scores(scores)
     start = as_start_prices(prices, array.shape)
     if threads is None:
         threads = _native.default_threads()
-    status, *solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], threads)
+    status, *solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], int(threads))
     if status != _native.OK:
         _raise(status, solved, array.shape, maximize)
     columns, assigned_prices, objective, gap, counts = solved
@@ -88,9 +98,12 @@ def _raise(status: int, place_and_value: list[Any], shape: tuple[int, ...], maxi
     if status == _native.INVALID_SCORE:
         index = f"[{problem}, {row}, {column}]" if batched else f"[{row}, {column}]"
         forbidden = "-inf" if maximize else "inf"
-        raise InvalidScoresError(
-            f"scores{index} is {value}: scores must be finite, or {forbidden} for a forbidden pair", **place
+        rule = (
+            "magnitudes above 2**1000 would overflow in the prices"
+            if abs(value) < float("inf")
+            else f"scores must be finite, or {forbidden} for a forbidden pair"
         )
+        raise InvalidScoresError(f"scores{index} is {value}: {rule}", **place)
     if status == _native.INFEASIBLE:
         left = f"row {row}" if row >= 0 else f"column {column}"
         side = "rows" if rows <= columns else "columns"

@@ -30,6 +30,9 @@ template <class T>
 int check(std::mt19937& random, int rows, int columns, bool ties) {
   std::vector<T> a(rows * columns);
   for (T& x : a) x = T(ties ? int(random() % 4) : std::normal_distribution<double>()(random));
+  for (int i = 0; i < rows; ++i)  // forbidden pairs, never on the diagonal, so that the problem stays feasible
+    for (int j = 0; j < columns; ++j)
+      if (i != j && random() % 10 == 0) a[i * columns + j] = -INFINITY;
   std::vector<int64_t> assigned(rows);
   std::vector<double> prices(columns);
   double objective, gap;

@@ -37,7 +37,7 @@ struct AssignmentOptions {
   Certify certify =
       Certify::lists;  // lists: from the bounds that the solver holds; full: from a fresh read of the scores
   int threads = 1;  // problems of a batch, or passes over one large problem, are spread over them; same result
-  bool (*interrupted)(void*) = nullptr;  // asked about every 50 ms of work, from the calling thread only
+  bool (*interrupted)(void*) = nullptr;  // asked some ten times a second, not within a pass; by the calling thread only
   void* interrupted_argument = nullptr;
 };
 
