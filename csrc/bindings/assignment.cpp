@@ -1,11 +1,13 @@
-// numpy arrays -> the core's plain structs, with the GIL released; a status -> an exception.
+// numpy arrays -> the core's plain structs, with the GIL released; a status -> a tuple that Python turns into an error.
+//
+// This one function is written against CPython's vector call and numpy's array constructor, not pybind11's argument
+// conversion: a problem of a few rows is solved in less time than the latter takes.
 #include "lmcfast/assignment.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <new>
-#include <string>
 
 #include "bindings.h"
 
@@ -21,94 +23,143 @@ bool python_was_interrupted(void*) {
   return PyErr_CheckSignals() != 0;
 }
 
-Certify certify_code(int code) { return code == 0 ? Certify::none : code == 1 ? Certify::lists : Certify::full; }
+Certify certify_code(long code) { return code == 0 ? Certify::none : code == 1 ? Certify::lists : Certify::full; }
 
-// A view of the array as a batch; a single problem is a batch of one.
-struct Shape {
-  int64_t batch, rows, columns, batch_stride, row_stride, column_stride;
+// The parts of a numpy array that count here.
+struct Array {
+  const void* data;
+  int ndim, type;
+  const Py_intptr_t *shape, *strides;  // strides in bytes
 };
 
-Shape shape_of(const py::array& a) {
-  const int64_t size = a.itemsize();
-  if (a.ndim() == 2) return {1, a.shape(0), a.shape(1), 0, a.strides(0) / size, a.strides(1) / size};
-  if (a.ndim() != 3) throw py::value_error("scores: expected 2 or 3 dimensions");
-  return {a.shape(0), a.shape(1), a.shape(2), a.strides(0) / size, a.strides(1) / size, a.strides(2) / size};
+Array array_of(PyObject* object) {
+  const py::detail::PyArray_Proxy* const a = py::detail::array_proxy(object);
+  return {a->data, a->nd, py::reinterpret_borrow<py::dtype>(a->descr).num(), a->dimensions, a->strides};
+}
+
+py::object new_array(int type, int ndim, const Py_intptr_t* shape) {
+  const auto& api = py::detail::npy_api::get();
+  PyObject* const descr = api.PyArray_DescrFromType_(type);
+  PyObject* const a = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, ndim, shape, nullptr, nullptr, 0, nullptr);
+  if (!a) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(a);
 }
 
 template <class T>
-Status run(const py::array& scores, const Shape& s, const double* start, const AssignmentOptions& options,
-           AssignmentResult& result) {
-  const AssignmentProblem<T> problem{static_cast<const T*>(scores.data()),
-                                     s.batch,
-                                     s.rows,
-                                     s.columns,
-                                     s.batch_stride,
-                                     s.row_stride,
-                                     s.column_stride,
+T* data_of(const py::object& array) {
+  return reinterpret_cast<T*>(py::detail::array_proxy(array.ptr())->data);
+}
+
+template <class T>
+Status run(const Array& scores, const double* start, const AssignmentOptions& options, AssignmentResult& result) {
+  const int64_t size = int64_t(sizeof(T)), first = scores.ndim - 2;
+  const AssignmentProblem<T> problem{static_cast<const T*>(scores.data),
+                                     first ? scores.shape[0] : 1,
+                                     scores.shape[first],
+                                     scores.shape[first + 1],
+                                     first ? scores.strides[0] / size : 0,
+                                     scores.strides[first] / size,
+                                     scores.strides[first + 1] / size,
                                      start};
+  constexpr int64_t kNotWorthReleasing = 1024;  // scores; others can wait the microsecond that they take
+  if (problem.batch * problem.rows * problem.columns <= kNotWorthReleasing)
+    return solve_assignment(problem, options, result);
   const py::gil_scoped_release unlocked;
   return solve_assignment(problem, options, result);
 }
 
 // The fields of lmcfast.assignment.AssignmentStats, in order.
-py::tuple stats_of(const AssignmentCounts& c, const Shape& s) {
-  const int64_t size = s.batch * s.rows * s.columns;
-  return py::make_tuple(s.batch, size ? double(c.scores_read) / double(size) : 0.0, c.bids, c.paths, c.path_steps,
-                        c.rescans, c.phases, c.fallbacks, s.batch > 0 && c.warm == s.batch);
+py::object stats_of(const AssignmentCounts& c, int64_t batch, int64_t size) {
+  return py::reinterpret_steal<py::object>(
+      Py_BuildValue("(LdLLLLLLO)", (long long)batch, size ? double(c.scores_read) / double(size) : 0.0,
+                    (long long)c.bids, (long long)c.paths, (long long)c.path_steps, (long long)c.rescans,
+                    (long long)c.phases, (long long)c.fallbacks, batch > 0 && c.warm == batch ? Py_True : Py_False));
 }
 
+// solve_assignment(scores, start_prices, maximize, certify, threads)
 // scores: (rows, columns) or (batch, rows, columns) float32 or float64, aligned, strides that are multiples of the item
-// size. start_prices: (columns) or (batch, columns) float64, or None. The caller in Python has checked all of it.
-// Returns (0, columns, prices, objective, gap, stats), or (status, problem, row, column, value).
-py::tuple solve(const py::array& scores, const py::object& start_prices, bool maximize, int certify, int threads) {
-  const Shape s = shape_of(scores);
-  const bool single = scores.ndim() == 2;
-  py::array_t<double, py::array::c_style> start;
-  if (!start_prices.is_none()) {
-    start = start_prices.cast<py::array_t<double, py::array::c_style>>();
-    if (start.size() != s.batch * s.columns) throw py::value_error("start_prices: expected the shape (batch, columns)");
+// size. start_prices: (columns) or (batch, columns) float64, contiguous, or None. The caller in Python has checked all
+// of it. Returns (0, columns, prices, objective, gap, stats), or (status, problem, row, column, value).
+py::object solve(PyObject* const* args, Py_ssize_t count) {
+  if (count != 5) throw py::type_error("solve_assignment: expected 5 arguments");
+  const auto& api = py::detail::npy_api::get();
+  if (!api.PyArray_Check_(args[0])) throw py::type_error("scores: expected a numpy array");
+  const Array scores = array_of(args[0]);
+  if (scores.ndim != 2 && scores.ndim != 3) throw py::value_error("scores: expected 2 or 3 dimensions");
+  const bool single = scores.ndim == 2;
+  const Py_intptr_t *const rows = scores.shape + scores.ndim - 2, *const columns = rows + 1;
+  const int64_t batch = single ? 1 : scores.shape[0];
+  const double* start = nullptr;
+  if (args[1] != Py_None) {
+    if (!api.PyArray_Check_(args[1])) throw py::type_error("start_prices: expected a numpy array or None");
+    const py::array prices = py::reinterpret_borrow<py::array>(args[1]);
+    if (!py::isinstance<py::array_t<double, py::array::c_style>>(prices) || prices.size() != batch * *columns)
+      throw py::value_error("start_prices: expected float64 of shape (batch, columns)");
+    start = static_cast<const double*>(prices.data());
   }
-  py::array_t<int64_t> columns = single ? py::array_t<int64_t>(s.rows) : py::array_t<int64_t>({s.batch, s.rows});
-  py::array_t<double> prices = single ? py::array_t<double>(s.columns) : py::array_t<double>({s.batch, s.columns});
-  double one_objective = 0, one_gap = 0;
-  py::object objective = py::none(), gap = py::none();
-
   AssignmentOptions options;
-  options.maximize = maximize;
-  options.certify = certify_code(certify);
-  options.threads = threads;
+  options.maximize = args[2] == Py_True;
+  options.certify = certify_code(PyLong_AsLong(args[3]));
+  options.threads = int(PyLong_AsLong(args[4]));
   options.interrupted = python_was_interrupted;
+  if (PyErr_Occurred()) throw py::error_already_set();
+
+  const int int64_type = py::dtype::num_of<int64_t>(), double_type = py::dtype::num_of<double>();
+  const Py_intptr_t price_shape[] = {Py_intptr_t(batch), *columns};
+  const py::object assigned = new_array(int64_type, scores.ndim - 1, scores.shape);
+  const py::object prices = new_array(double_type, scores.ndim - 1, price_shape + (single ? 1 : 0));
+  py::object objective, gap;
+  double one_objective = 0, one_gap = 0;
   AssignmentResult result{};
-  result.columns = columns.mutable_data();
-  result.prices = prices.mutable_data();
+  result.columns = data_of<int64_t>(assigned);
+  result.prices = data_of<double>(prices);
   result.objective = &one_objective;
   result.gap = &one_gap;
   if (!single) {
-    py::array_t<double> objectives(s.batch), gaps(s.batch);
-    result.objective = objectives.mutable_data();
-    result.gap = gaps.mutable_data();
-    objective = objectives;
-    gap = gaps;
+    objective = new_array(double_type, 1, price_shape);
+    gap = new_array(double_type, 1, price_shape);
+    result.objective = data_of<double>(objective);
+    result.gap = data_of<double>(gap);
   }
-  const double* const first = start_prices.is_none() ? nullptr : start.data();
   Status status;
-  if (scores.dtype().num() == py::dtype::num_of<float>()) status = run<float>(scores, s, first, options, result);
-  else if (scores.dtype().num() == py::dtype::num_of<double>()) status = run<double>(scores, s, first, options, result);
+  if (scores.type == py::dtype::num_of<float>()) status = run<float>(scores, start, options, result);
+  else if (scores.type == double_type) status = run<double>(scores, start, options, result);
   else throw py::type_error("scores: expected float32 or float64");
 
   if (status == Status::interrupted) throw py::error_already_set();
   if (status == Status::out_of_memory) throw std::bad_alloc();
   if (status != Status::ok) return py::make_tuple(int(status), result.problem, result.row, result.column, result.value);
-  const py::tuple stats = stats_of(result.counts, s);
-  if (single) return py::make_tuple(0, columns, prices, one_objective, one_gap, stats);
-  return py::make_tuple(0, columns, prices, objective, gap, stats);
+  if (single) {
+    objective = py::float_(one_objective);
+    gap = py::float_(one_gap);
+  }
+  const py::object stats = stats_of(result.counts, batch, batch * *rows * *columns);
+  return py::reinterpret_steal<py::object>(
+      Py_BuildValue("(iOOOOO)", 0, assigned.ptr(), prices.ptr(), objective.ptr(), gap.ptr(), stats.ptr()));
 }
+
+PyObject* solve_entry(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  try {
+    return solve(args, count).release().ptr();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  }
+  return nullptr;
+}
+
+PyMethodDef solve_method = {"solve_assignment",
+                            reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(solve_entry)), METH_FASTCALL,
+                            "Solves one problem or a batch; see csrc/bindings/assignment.cpp."};
 
 }  // namespace
 
 void bind_assignment(py::module_& m) {
-  m.def("solve_assignment", &solve, py::arg("scores"), py::arg("start_prices"), py::arg("maximize"), py::arg("certify"),
-        py::arg("threads"));
+  m.add_object("solve_assignment",
+               py::reinterpret_steal<py::object>(PyCFunction_NewEx(&solve_method, nullptr, nullptr)));
 }
 
 }  // namespace lmcfast

@@ -13,8 +13,8 @@
 
 namespace lmcfast::LMCFAST_LEVEL {
 
-constexpr int kUsual = 54;                // entries that a list should have
-constexpr int kFewest = 20, kMost = 192;  // a guessed threshold must give that many
+constexpr int kUsual = 44;                // entries that a list should have
+constexpr int kFewest = 14, kMost = 192;  // a guessed threshold must give that many
 constexpr int kTieFill = 48;              // length up to which ties are taken
 constexpr int kHits = 512;                // hits looked at before a scan is called tied
 
@@ -75,8 +75,8 @@ class RowScan {
   static constexpr int W = Values::kWidth;
   static constexpr Scalar kNone = -std::numeric_limits<Scalar>::infinity();
 
-  // About the value that kUsual (or twice as many) columns reach, from every eighth vector of the row: the least of 4
-  // (6) class maxima of that sample, which about 4 * H(4) = 8.3 (14.7) of its entries reach.
+  // About the value that kUsual (or twice as many) columns reach, from every eighth vector of the row: the least of 3
+  // (5) class maxima of that sample, which about 3 H(3) = 5.5 (5 H(5) = 11.4) of its entries reach.
   Scalar guess(bool longer) const {
     constexpr int kStep = 8, kSets = W < 16 ? 16 / W : 2;
     const int vectors = columns_ / W;
@@ -85,8 +85,8 @@ class RowScan {
     for (int t = 0; t < kSets; ++t) best[t] = v_.at(t * kStep * W);
     for (int k = kSets; (k + kSets - 1) * kStep < vectors; k += kSets)
       for (int t = 0; t < kSets; ++t) best[t] = max(best[t], v_.at((k + t) * kStep * W));
-    Scalar maxima[6];
-    const int classes = longer ? 6 : 4;
+    Scalar maxima[5];
+    const int classes = longer ? 5 : 3;
     for (int c = 0; c < classes; ++c) maxima[c] = kNone;
     for (int t = 0, c = 0; t < kSets; ++t)
       for (int k = 0; k < W; ++k, c = c + 1 < classes ? c + 1 : 0) maxima[c] = larger_of(maxima[c], Scalar(best[t][k]));

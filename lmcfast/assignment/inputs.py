@@ -92,7 +92,7 @@ def as_start_prices(prices: Any, shape: tuple[int, ...]) -> NDArray[np.float64] 
     expected = (*shape[:-2], shape[-1])
     if p.shape != expected:
         raise ScoresShapeError(f"prices: expected shape {expected} to fit the scores, got {tuple(p.shape)}")
-    p = np.asarray(p, dtype=np.float64)
+    p = np.ascontiguousarray(p, dtype=np.float64)
     finite = np.isfinite(p)
     if not finite.all():
         place = tuple(int(k) for k in np.argwhere(~finite)[0])
