@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,10 @@ except ImportError as error:  # a source tree without a build, or a build for an
         f"lmcfast's compiled extension cannot be imported ({error}); install the package with `pip install -e .` in "
         "its source tree, or leave that folder if lmcfast is installed elsewhere"
     ) from error
+
+_forced, _built = os.environ.get("LMCFAST_CPU"), _core.build_info()["levels_built"]
+if _forced and _forced not in _built:
+    raise UnavailableError(f"the environment variable LMCFAST_CPU is {_forced!r}; this build has {', '.join(_built)}")
 
 # `lmcfast::Status` of csrc/include/lmcfast/assignment.h. Interrupts and lack of memory are raised by the extension.
 OK = 0
@@ -34,4 +39,7 @@ def build_info() -> dict[str, Any]:
 @cache
 def default_threads() -> int:
     """LMCFAST_NUM_THREADS, else the number of processors that this process may use."""
+    asked = os.environ.get("LMCFAST_NUM_THREADS")
+    if asked and not (asked.isdecimal() and int(asked) > 0):
+        raise ValueError(f"the environment variable LMCFAST_NUM_THREADS is {asked!r}; expected a positive integer")
     return int(_core.build_info()["default_threads"])

@@ -86,3 +86,18 @@ def test_layers_import_only_downwards():
             assert other == part or RANKS[other] < RANKS[part], f"{file.relative_to(PACKAGE)} imports {other}"
             checked += 1
     assert checked > 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("LMCFAST_CPU", "v9"), ("LMCFAST_NUM_THREADS", "many")])
+def test_wrong_environment_variables_are_named(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    code = "import numpy, lmcfast\nlmcfast.solve_assignment(numpy.eye(3))"
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(code)
+    assert f"{name} is '{value}'" in caught.value.stderr
+
+
+def test_a_lower_processor_level_can_be_forced(monkeypatch):
+    monkeypatch.setenv("LMCFAST_CPU", "baseline")
+    code = "from lmcfast import _native\nprint(_native.build_info()['level_in_use'])"
+    assert run(code) == "baseline\n"
