@@ -73,16 +73,26 @@ def accumulate(
     The products run in the order given, so a run repeats. With ``out`` (n, n) the terms are added to it in
     place, in its dtype; otherwise the dtype is :func:`working_dtype`. Accumulation is in that dtype.
     """
+    with full_precision():
+        return add_products(terms, n, precision, out)
+
+
+def add_products(
+    terms: Sequence[Term], n: int, precision: Precision = "float32", out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """:func:`accumulate` for callers that are inside :func:`full_precision`, which costs as much as a small product."""
     if not terms:
         return torch.zeros((n, n), dtype=PRECISIONS[precision]) if out is None else out
     keep = 1  # addmm's beta: 0 overwrites what is there, which saves filling a new matrix with zeros
     if out is None:
         out = torch.empty((n, n), dtype=working_dtype(terms, precision), device=terms[0].a.device)
         keep = 0
-    with full_precision():
-        for term in terms:
-            out.addmm_(term.a.to(out.dtype), term.b.to(out.dtype).T, beta=keep, alpha=term.weight)
-            keep = 1
+    for term in terms:
+        a, b = term.a, term.b
+        if not a.dtype == b.dtype == out.dtype:
+            a, b = a.to(out.dtype), b.to(out.dtype)
+        out.addmm_(a, b.T, beta=keep, alpha=term.weight)
+        keep = 1
     return out
 
 

@@ -47,8 +47,8 @@ def seconds(code: str) -> float:
 
 
 def test_import_takes_less_than_100_ms():
-    # Where numpy alone takes nearly as long, at most 30 ms may come on top.
-    limit = max(0.1, seconds("import numpy") + 0.03)
+    # Where numpy alone takes nearly as long (a slow or busy machine), at most half as much may come on top.
+    limit = max(0.1, 1.5 * seconds("import numpy"))
     assert seconds("import numpy, lmcfast\nlmcfast.solve_assignment") < limit
 
 

@@ -16,7 +16,8 @@ import torch
 
 from ..assignment import solve_assignment
 from ..errors import InfeasibleError, InvalidParamsError, InvalidScoresError
-from .objective import gain, objective
+from .clock import Clock
+from .objective import Alignment
 from .order import sweep_order
 from .problem import Permutations, Problem
 from .result import Step
@@ -29,27 +30,32 @@ Callback = Callable[[Step], object]
 class State:
     """Where a descent stands.
 
-    ``permutations`` are replaced, never changed in place. ``optimal_at``: for each group, the permutations of
+    ``alignment``: the permutations and what they make of B. ``optimal_at``: for each group, the permutations of
     its neighbours when it was last visited with its full scores; while they hold, it is optimal and is
     skipped. ``prices``: of its last assignment, where its next one starts. ``gaps``: of its last assignment.
     """
 
-    permutations: Permutations
+    alignment: Alignment
     objective: float
+    clock: Clock
     optimal_at: dict[str, Stamp] = field(default_factory=dict)
     prices: dict[str, torch.Tensor] = field(default_factory=dict)
     gaps: dict[str, float] = field(default_factory=dict)
     trace: list[Step] = field(default_factory=list)
 
+    @property
+    def permutations(self) -> Permutations:
+        return self.alignment.permutations
 
-def begin(problem: Problem, permutations: Permutations, value: float | None = None) -> State:
-    """The state at given permutations. ``value``: their objective, where it is known."""
+
+def begin(alignment: Alignment, clock: Clock, value: float | None = None) -> State:
+    """The state at an alignment, which it takes over. ``value``: its objective, where it is known."""
     started = time.perf_counter()
     if value is None:
-        value = objective(problem, permutations)
-    seconds = time.perf_counter() - started
-    first = Step(0, "", "start", 0.0, value, 0.0, 0, seconds)
-    return State(dict(permutations), value, trace=[first])
+        value = alignment.objective()
+    clock.lap("objective")
+    first = Step(0, "", "start", 0.0, value, 0.0, 0, time.perf_counter() - started)
+    return State(alignment, value, clock, trace=[first])
 
 
 def descend(
@@ -67,13 +73,20 @@ def descend(
     for sweep in range(1, max_sweeps + 1):
         accepted = False
         for group in sweep_order(problem.groups, sweep, shuffle):
-            if not is_optimal(problem, state, group):
-                step = visit(problem, table, state, group, sweep)
-                accepted = accepted or step.changed > 0
-                if callback is not None:
-                    callback(step)
+            if is_optimal(problem, state, group):
+                state.alignment.counts.skipped += 1
+                continue
+            step = visit(problem, table, state, group, sweep)
+            accepted = accepted or step.changed > 0
+            if callback is not None:
+                callback(step)
         if not accepted:
-            return sweep, True
+            drifted = table.refresh_drifted(state.alignment)
+            state.clock.lap("products")
+            if not drifted:
+                return sweep, True
+            for group in drifted:
+                del state.optimal_at[group]
     return max_sweeps, False
 
 
@@ -97,8 +110,11 @@ def visit(
     the step is taken whatever it does to the objective.
     """
     started = time.perf_counter()
+    alignment, clock, counts = state.alignment, state.clock, state.alignment.counts
     seen = _stamp(problem, state, group)
-    scores = table.scores(group, state.permutations, settled)
+    clock.lap("other")
+    scores = table.scores(group, alignment, settled)
+    clock.lap("products")
     try:
         solved = solve_assignment(scores, prices=state.prices.get(group))
     except (InvalidScoresError, InfeasibleError) as error:
@@ -106,18 +122,22 @@ def visit(
             f"the scores of group {group!r} overflow {str(scores.dtype).removeprefix('torch.')}: "
             "the weights are too large to be matched as they are"
         ) from error
-    proposed = torch.as_tensor(solved.columns)
-    changed = int(torch.count_nonzero(proposed != state.permutations[group]))
-    gained, bound = gain(problem, group, state.permutations, proposed) if changed else (0.0, 0.0)
-    if settled is None and gained <= bound:
+    counts.visits += 1
+    counts.reads += round(solved.stats.reads * scores.numel())
+    clock.lap("assignment")
+    move = alignment.propose(group, solved.columns)
+    if settled is not None or move.gain > move.bound:
+        alignment.accept(move)
+        counts.moves += move.changed > 0
+        changed, gained = move.changed, move.gain
+    else:
         changed, gained = 0, 0.0
-    if changed:
-        state.permutations[group] = proposed
-        state.objective += gained
+    state.objective += gained
     if settled is None or settled.issuperset(problem.neighbours[group]):
         state.optimal_at[group] = seen
     state.prices[group] = solved.prices
     state.gaps[group] = float(solved.gap)
+    clock.lap("steps")
     step = Step(
         sweep=sweep,
         group=group,

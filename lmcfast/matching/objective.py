@@ -1,133 +1,217 @@
-"""The objective and its changes, in float64, with bounds on their rounding.
-
-The objective of permutations pi is the sum over the scored tensors of ``weight * <A, pi(B)>``. A step of the
-descent counts only if its *true* gain, the difference of two objectives, exceeds what rounding can have made
-of it. The float32 scores that proposed the step are never asked.
-
-Rounding. A dot product of d float64 numbers, added in whatever order, is off by at most gamma(d) * |x| |y|,
-with gamma(d) = d u / (1 - d u), u = 2^-53 and |.| the Euclidean norm (Higham, *Accuracy and Stability of
-Numerical Algorithms*, 2nd ed., section 3.1, and Cauchy-Schwarz). The gain is the sum over chunks of at most c
-products a * (b_new - b_old): the stored values are exact in float64, the difference, the weight and the
-factor are one rounding each, and k chunks are added with k - 1 further ones, so with x and y the two factors
-of a chunk
-
-    |computed - true gain| <= gamma(c + k + 3) * sum over chunks of weight |x| |y|.
-
-A gain beyond that bound is positive in exact arithmetic on the stored values, so every accepted step raises
-the exact objective and the descent cannot cycle.
-"""
+"""B as permutations place it, what that is worth, and what a step would gain (true float64 gains, ``sums.py``)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
 from ..spec.gather import permute_tensor
-from ..spec.places import unfold, unfold_permuted
-from .problem import Problem, Scored
+from .clock import Counts
+from .problem import Permutations, Problem, Scored
+from .sums import difference, inner_product, squared_distance
 
-CHUNK = 1 << 16  # products of one dot: small enough to stay in cache, and the rounding bound grows with it
-UNIT_ROUNDOFF = 2.0**-53
-
-
-class Sum64:
-    """A float64 sum of dot products with its rounding bound (module docstring)."""
-
-    def __init__(self) -> None:
-        self._values: list[float] = []
-        self._magnitude = 0.0
-        self._longest = 0
-
-    def add(self, x: torch.Tensor, y: torch.Tensor, weight: float = 1.0) -> None:
-        """Add ``weight * <x, y>``; x and y are 1-D float64."""
-        self._values.append(weight * float(torch.dot(x, y)))
-        self._magnitude += weight * math.sqrt(float(torch.dot(x, x)) * float(torch.dot(y, y)))
-        self._longest = max(self._longest, x.shape[0])
-
-    @property
-    def value(self) -> float:
-        return math.fsum(self._values)
-
-    @property
-    def bound(self) -> float:
-        """No exact sum is further than this from ``value``.
-
-        Doubled, which covers the rounding of the norms and of the bound itself many times over.
-        """
-        terms = (self._longest + len(self._values) + 3) * UNIT_ROUNDOFF
-        return 2.0 * terms / (1.0 - terms) * self._magnitude
+FEW = 0.3  # share of a group's units up to which a step gathers only the units that change
+CANCELLED = 0.01  # a squared distance below this share of the squared norms has lost digits: it is summed directly
 
 
-def chunks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Tensors of one shape as aligned flat float64 pieces of at most ``CHUNK`` numbers."""
-    flat = [tensor.reshape(-1) for tensor in tensors]
-    for start in range(0, flat[0].shape[0], CHUNK):
-        yield tuple(piece[start : start + CHUNK].double() for piece in flat)
+@dataclass(frozen=True)
+class Placed:
+    """One tensor of B as placed: its inner product with A's, float64, and how far rounding can have put that off."""
+
+    tensor: torch.Tensor
+    inner: float
+    doubt: float
 
 
-def aligned(problem: Problem, scored: Scored, permutations: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """pi(B) of one tensor."""
-    return permute_tensor(problem.spec, scored.name, scored.b, permutations)
+@dataclass(frozen=True)
+class Move:
+    """A step that is judged and not yet taken.
+
+    ``changed``: how many units get another source. ``gain``: what the objective gains, float64; ``bound``: how far
+    rounding can have put that off. ``tensors``: the group's tensors after it; where ``units`` is given only those
+    units of them, along the axis given.
+    """
+
+    group: str
+    permutation: torch.Tensor
+    changed: int
+    gain: float
+    bound: float
+    tensors: Mapping[str, tuple[Placed, int | None]]
+    units: torch.Tensor
+
+
+class Alignment:
+    """Permutations, and the tensors of B as they place them.
+
+    Scores are computed with these tensors, so a product needs no gather, and a step gathers each of its group's
+    tensors once, along one axis. Permutations are replaced, never changed in place; so are tensors that the alignment
+    does not own (B's as stored, and those that :meth:`copy` shares).
+    """
+
+    def __init__(
+        self, problem: Problem, permutations: Mapping[str, torch.Tensor], counts: Counts | None = None
+    ) -> None:
+        self.problem = problem
+        self.counts = counts or Counts()
+        self.permutations: Permutations = dict(permutations)
+        self._inverses: Permutations = {}
+        self._owned: set[str] = set()
+        self._moved = {group for group, p in permutations.items() if not torch.equal(p, torch.arange(p.shape[-1]))}
+        self._placed = {name: self._place(scored) for name, scored in problem.tensors.items()}
+
+    def copy(self) -> Alignment:
+        """Another alignment at the same point; both can move on by themselves."""
+        twin = Alignment.__new__(Alignment)
+        self._owned, twin._owned = set(), set()
+        twin.problem, twin.counts = self.problem, self.counts
+        twin.permutations, twin._inverses = dict(self.permutations), dict(self._inverses)
+        twin._moved, twin._placed = set(self._moved), dict(self._placed)
+        return twin
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor of B as placed, its axes as held."""
+        return self._placed[name].tensor
+
+    def inverse(self, group: str) -> torch.Tensor:
+        """Where each unit of B lies in the aligned tensors: ``inverse[p[i]] = i``."""
+        if group not in self._inverses:
+            p = self.permutations[group]
+            self._inverses[group] = torch.empty_like(p).scatter_(0, p, torch.arange(p.shape[0]))
+        return self._inverses[group]
+
+    def _place(self, scored: Scored) -> Placed:
+        tensor, axis_of = scored.b, scored.storage.axis_of
+        if axis_of is None:
+            tensor = permute_tensor(self.problem.spec, scored.name, tensor, self.permutations)
+        else:
+            for group in axis_of.keys() & self._moved:
+                tensor = self.gather(tensor, axis_of[group], self.permutations[group])
+        if tensor is scored.b:
+            return Placed(tensor, scored.figures.inner, scored.doubt)
+        return Placed(tensor, inner_product(scored.a, tensor), scored.doubt)
+
+    def gather(self, tensor: torch.Tensor, axis: int, index: torch.Tensor) -> torch.Tensor:
+        """``index_select``, counted."""
+        chosen = tensor.index_select(axis, index if tensor.is_cpu else index.to(tensor.device))
+        self.counts.gathered += chosen.numel() * chosen.element_size()
+        return chosen
+
+    def as_stored(self, group: str, scores: torch.Tensor) -> torch.Tensor:
+        """Scores whose columns are the group's aligned units, with the columns in the order stored."""
+        return self.gather(scores, 1, self.inverse(group)) if group in self._moved else scores
+
+    def propose(self, group: str, permutation: torch.Tensor) -> Move:
+        """Judge a step of one group."""
+        units = (permutation != self.permutations[group]).nonzero().squeeze(1)
+        changed = units.shape[0]
+        if not changed:
+            return Move(group, permutation, 0, 0.0, 0.0, {}, units)
+        source = self.inverse(group)[permutation]  # where the units to come lie now
+        few = changed <= FEW * permutation.shape[0]
+        tensors: dict[str, tuple[Placed, int | None]] = {}
+        gained, bound = [], 0.0
+        for scored in self.problem.tensors_of[group]:
+            now, axis_of = self._placed[scored.name], scored.storage.axis_of
+            if axis_of is not None and few:
+                axis = axis_of[group]
+                new, rise = self._few(scored, group, axis, units, source)
+                # 2 |A| |B|, and the rounding of the sum that becomes the new inner product
+                doubt = 2.0 * scored.doubt
+                tensors[scored.name] = Placed(new, now.inner + rise, now.doubt + doubt), axis
+            else:
+                if axis_of is None:
+                    others = [name for name in self.problem.spec.groups if name != group]
+                    new = permute_tensor(self.problem.spec, scored.name, now.tensor, {group: source}, skip=others)
+                    self.counts.gathered += new.numel() * new.element_size()
+                else:
+                    new = self.gather(now.tensor, axis_of[group], source)
+                inner = inner_product(scored.a, new)
+                rise, doubt = inner - now.inner, now.doubt + scored.doubt
+                tensors[scored.name] = Placed(new, inner, scored.doubt), None
+            gained.append(scored.weight * rise)
+            bound += scored.weight * doubt
+        return Move(group, permutation, changed, math.fsum(gained), bound, tensors, units)
+
+    def _few(
+        self, scored: Scored, group: str, axis: int, units: torch.Tensor, source: torch.Tensor
+    ) -> tuple[torch.Tensor, float]:
+        """What comes to some units of a tensor, and what its inner product gains by it."""
+        if axis == 2 and (turned := scored.turned) is not None:
+            a, b = turned
+            (first,) = (name for name in scored.storage.axis_of or () if name != group)
+            old = self.gather(b, 0, self.permutations[group][units])
+            if first in self._moved:
+                old = self.gather(old, 2, self.permutations[first])
+            # The units that move change places among themselves: what comes is what goes, in another order.
+            place = torch.empty_like(source)
+            place[units] = torch.arange(units.shape[0])
+            new = self.gather(old, 0, place[source[units]])
+            return new.permute(2, 1, 0), difference(self.gather(a, 0, units), new, old)
+        tensor = self._placed[scored.name].tensor
+        new, old = self.gather(tensor, axis, source[units]), self.gather(tensor, axis, units)
+        return new, difference(self.gather(scored.a, axis, units), new, old)
+
+    def accept(self, move: Move) -> None:
+        """Take the step."""
+        for name, (placed, axis) in move.tensors.items():
+            if axis is not None:
+                whole = self._placed[name].tensor
+                if name not in self._owned:
+                    whole = whole.clone()
+                    self.counts.gathered += whole.numel() * whole.element_size()
+                whole.index_copy_(axis, move.units.to(whole.device), placed.tensor)
+                placed = Placed(whole, placed.inner, placed.doubt)
+            if placed.tensor is not self.problem.tensors[name].b:
+                self._owned.add(name)
+            self._placed[name] = placed
+        self.permutations[move.group] = move.permutation
+        self._inverses.pop(move.group, None)
+        self._moved.add(move.group)
+
+    def objective(self) -> float:
+        """Sum over the scored tensors of ``weight * <A, pi(B)>``, in float64: no running sums, whole inner products."""
+        values = []
+        for name, scored in self.problem.tensors.items():
+            now = self._placed[name]
+            if now.doubt > scored.doubt:  # a sum of steps
+                now = self._placed[name] = Placed(now.tensor, inner_product(scored.a, now.tensor), scored.doubt)
+            values.append(scored.weight * now.inner)
+        return math.fsum(values)
+
+    def distance(self, objective: float) -> float:
+        """Euclidean distance of A and pi(B) over the scored tensors, weights applied to the squares, in float64."""
+        return _distance(self.problem, objective, {name: placed.tensor for name, placed in self._placed.items()})
+
+
+def distance_as_stored(problem: Problem) -> float:
+    """Euclidean distance of A and B, as :meth:`Alignment.distance` of the identity."""
+    tensors = problem.tensors
+    inner = math.fsum(scored.weight * scored.figures.inner for scored in tensors.values())
+    return _distance(problem, inner, {name: scored.b for name, scored in tensors.items()})
+
+
+def _distance(problem: Problem, objective: float, placed: Mapping[str, torch.Tensor]) -> float:
+    """|A - B| from the norms and <A, B>, or where they cancel from the differences."""
+    tensors = problem.tensors.values()
+    norms = math.fsum(s.weight * (s.figures.square_a + s.figures.square_b) for s in tensors)
+    square = norms - 2.0 * objective
+    if square < CANCELLED * norms:
+        square = math.fsum(s.weight * squared_distance(s.a, placed[s.name]) for s in tensors)
+    return math.sqrt(square)
 
 
 def objective(problem: Problem, permutations: Mapping[str, torch.Tensor]) -> float:
     """Sum over the scored tensors of ``weight * <A, pi(B)>``, in float64."""
-    values = [
-        scored.weight * float(torch.dot(a, b))
-        for scored in problem.tensors.values()
-        for a, b in chunks(scored.a, aligned(problem, scored, permutations))
-    ]
-    return math.fsum(values)
-
-
-def distance(problem: Problem, permutations: Mapping[str, torch.Tensor]) -> float:
-    """Euclidean distance of A and pi(B) over the scored tensors, weights applied to the squares, in float64."""
-    squares = []
-    for scored in problem.tensors.values():
-        for a, b in chunks(scored.a, aligned(problem, scored, permutations)):
-            difference = a - b  # never in place: a float64 chunk is the caller's own memory
-            squares.append(scored.weight * float(torch.dot(difference, difference)))
-    return math.sqrt(math.fsum(squares))
+    return Alignment(problem, permutations).objective()
 
 
 def gain(
     problem: Problem, group: str, permutations: Mapping[str, torch.Tensor], proposed: torch.Tensor
 ) -> tuple[float, float]:
     """What the objective gains if ``group`` moves to ``proposed``, and the bound on the rounding of that figure."""
-    total = Sum64()
-    if group in problem.quadratic:
-        _add_tensors(problem, group, permutations, proposed, total)
-    else:
-        _add_units(problem, group, permutations, proposed, total)
-    return total.value, total.bound
-
-
-def _add_units(
-    problem: Problem, group: str, permutations: Mapping[str, torch.Tensor], proposed: torch.Tensor, total: Sum64
-) -> None:
-    """The gain over the units that change their source; all others contribute nothing."""
-    current = permutations[group]
-    changed = torch.nonzero(current != proposed).squeeze(1)
-    for part in problem.parts[group]:
-        rows = max(1, CHUNK * 4 // max(1, part.place.depth))
-        for units in torch.split(changed, rows):
-            device = part.a.device
-            a = unfold(part.a, part.place, units.to(device))
-            new = unfold_permuted(part.b, part.place, permutations, proposed[units].to(device))
-            old = unfold_permuted(part.b, part.place, permutations, current[units].to(device))
-            for x, y, z in chunks(a, new, old):
-                total.add(x, y - z, part.weight)
-
-
-def _add_tensors(
-    problem: Problem, group: str, permutations: Mapping[str, torch.Tensor], proposed: torch.Tensor, total: Sum64
-) -> None:
-    """The gain over whole tensors: where the group stands on two axes of one, its units do not add up."""
-    moved = {**permutations, group: proposed}
-    for scored in problem.tensors_of(group):
-        new = aligned(problem, scored, moved)
-        old = aligned(problem, scored, permutations)
-        for x, y, z in chunks(scored.a, new, old):
-            total.add(x, y - z, scored.weight)
+    move = Alignment(problem, permutations).propose(group, proposed)
+    return move.gain, move.bound

@@ -2,60 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 
 from ..errors import InvalidParamsError, SpecError
 from ..spec import PermutationSpec, check_finite, check_params, check_permutations
-from ..spec.layout import Atom, Fixed
-from ..spec.places import Place, group_places, unfold, unfold_permuted
-from ..terms import Precision, Term
+from ..spec.places import Place, group_places, unfold
+from ..terms import Precision
 from .order import by_depth
+from .storage import Storage, storages
+from .sums import CHUNK, Figures, rounding, stored_figures
 
 Params = Mapping[str, torch.Tensor]
 Permutations = dict[str, torch.Tensor]
 Patterns = str | Sequence[str]
+Made = TypeVar("Made")
 
-# Places at most this deep that no other group moves (biases, norm parameters, thin input layers) are laid
-# side by side into one part: a product costs one pass over the score matrix however shallow it is.
-JOINED_DEPTH = 64
+TURNED_BYTES = 1 << 26  # of a tensor up to which it is held in a second order
+REMEMBERED = 8  # shapes and choices of tensors for which a spec remembers what was worked out
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A tensor that counts in the objective: A's and B's, on the device of the products, and its weight > 0."""
+    """A tensor that counts in the objective: A's and B's as held, on the device of the products; their figures.
 
-    name: str
+    ``doubt``: how far rounding can put <A, pi(B)> off, whatever pi (``sums.py``).
+    """
+
+    storage: Storage
     a: torch.Tensor
     b: torch.Tensor
-    weight: float
+    figures: Figures
+    doubt: float
+
+    @cached_property
+    def turned(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A's and B's with the axes in reverse, made when first asked for: some positions of the last axis are then
+        whole rows. None for tensors that do not have just two groups, and for large ones, whose memory is not doubled.
+        """
+        regular = self.storage.axis_of is not None and len(self.storage.axis_of) == 2
+        if not regular or self.a.numel() * self.a.element_size() > TURNED_BYTES:
+            return None
+        return self.a.permute(2, 1, 0).contiguous(), self.b.permute(2, 1, 0).contiguous()
+
+    @property
+    def name(self) -> str:
+        return self.storage.name
+
+    @property
+    def weight(self) -> float:
+        return self.storage.weight
 
 
 @dataclass(frozen=True)
 class Part:
-    """One summand of a group's scores: a place, the tensors of A and B that it cuts, and their weight.
+    """One summand of a group's scores: a place, and the tensor that it cuts.
 
-    ``is_matrix``: a unit owns more than one number of some tensor here (a bias or a norm parameter is a
-    vector).
+    ``dependencies``: the groups whose permutation this summand depends on; the group itself where the place is
+    quadratic. ``axis``: the group's axis in a tensor that is held regular, else None. ``is_matrix``: whether a unit
+    owns more than one number of some tensor here (a bias or a norm parameter is a vector).
     """
 
     place: Place
-    a: torch.Tensor
-    b: torch.Tensor
-    weight: float
-    is_matrix: bool
+    tensor: Scored
+    dependencies: tuple[str, ...]
+    axis: int | None
+
+    @classmethod
+    def make(cls, place: Place, tensor: Scored) -> Part:
+        axis_of = tensor.storage.axis_of
+        return cls(place, tensor, _dependencies(place), axis_of[place.group] if axis_of is not None else None)
 
     @property
-    def dependencies(self) -> tuple[str, ...]:
-        """Groups whose permutation this summand depends on; the group itself where the place is quadratic."""
-        return (*self.place.others, self.place.group) if self.place.quadratic else self.place.others
+    def is_matrix(self) -> bool:
+        return self.tensor.storage.is_matrix
 
-    def term(self, permutations: Mapping[str, torch.Tensor]) -> Term:
-        """The summand as a term, with B's other axes permuted."""
-        return Term(unfold(self.a, self.place), unfold_permuted(self.b, self.place, permutations), self.weight)
+    @cached_property
+    def rows_a(self) -> torch.Tensor:
+        """A's units; a view where the tensor is regular."""
+        return self.rows(self.tensor.a)
+
+    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor (as held, or some positions of its other axes) as (size, depth); a view where it is regular."""
+        if self.axis is None:
+            return unfold(tensor, self.place)
+        if self.axis == 0:
+            return tensor.reshape(tensor.shape[0], -1)
+        if self.axis == tensor.ndim - 1:
+            return tensor.reshape(-1, tensor.shape[-1]).T
+        return tensor.movedim(self.axis, 0).reshape(tensor.shape[self.axis], -1)
 
 
 @dataclass(frozen=True)
@@ -63,27 +104,25 @@ class Problem:
     """Everything that stays the same during a matching.
 
     ``groups``: those that may move and that own a tensor that counts, ordered by depth. ``parts``: for each of them
-    the summands of its scores. ``tensors``: all that count in the objective, by name. ``neighbours``: for each group,
-    the groups whose moves change its scores. ``quadratic``: groups whose own moves do. ``start``: the permutations of
-    ``init``, identity elsewhere.
+    the summands of its scores. ``tensors``: all that count in the objective, by name; ``tensors_of``: those that a
+    group moves. ``neighbours``: for each group, the groups whose
+    moves change its scores. ``quadratic``: groups whose own moves do. ``start``: the permutations of ``init``, identity
+    elsewhere.
     """
 
     spec: PermutationSpec
     groups: tuple[str, ...]
     parts: dict[str, tuple[Part, ...]]
     tensors: dict[str, Scored]
+    tensors_of: dict[str, tuple[Scored, ...]]
     neighbours: dict[str, tuple[str, ...]]
     quadratic: frozenset[str]
     precision: dict[str, Precision]
     start: Permutations
+    start_moves: bool
 
     def size(self, group: str) -> int:
         return self.start[group].shape[0]
-
-    def tensors_of(self, group: str) -> list[Scored]:
-        """The scored tensors that the group moves, each once."""
-        names = dict.fromkeys(self.spec.tensors_of(group))
-        return [self.tensors[name] for name in names if name in self.tensors]
 
 
 def make_problem(
@@ -97,30 +136,44 @@ def make_problem(
     device: str | torch.device | None = None,
 ) -> Problem:
     """Check the arguments of a matching (see :func:`~lmcfast.matching.weight_matching`) and prepare what it reads."""
-    bound = check_params(spec, params_a, "params_a")
-    check_params(bound, params_b, "params_b")
-    check_finite(params_a, "params_a")
-    check_finite(params_b, "params_b")
-    given = check_permutations(bound, {**bound.identity(), **(init or {})}, "init")
-    start = {group: permutation.clone() for group, permutation in given.items()}
-    free = free_groups(bound, fix, only, start)
-    tensors = scored_tensors(bound, params_a, params_b, tensor_weights, torch.device(device or "cpu"))
-    parts = {group: found for group in free if (found := _parts(bound, group, tensors))}
-    return Problem(
-        spec=bound,
-        groups=by_depth(bound, parts),
-        parts=parts,
-        tensors=tensors,
-        neighbours={
-            group: tuple(dict.fromkeys(name for part in parts[group] for name in part.dependencies)) for group in parts
-        },
-        quadratic=frozenset(group for group in parts if any(part.place.quadratic for part in parts[group])),
-        precision={group: _precision(found) for group, found in parts.items()},
-        start=start,
-    )
+    signature = _signature(params_a)
+    bound = _remembered(spec, ("bound", signature), lambda: check_params(spec, params_a, "params_a"))
+    if signature is None or _signature(params_b) != signature:
+        check_params(bound, params_b, "params_b")
+    start = bound.identity()
+    if init:
+        given = check_permutations(bound, {**start, **init}, "init")
+        start = {group: permutation.clone() for group, permutation in given.items()}
+    free = free_groups(bound, fix, only, start if init else None)
+    weights = scored_weights(bound, params_a, params_b, tensor_weights)
+    key = ("plan", free, tuple(weights.items()))
+    plan = _remembered(bound, key, lambda: _Plan.make(bound, free, weights))
+    tensors = _held(plan, params_a, params_b, torch.device(device or "cpu"))
+    return plan.problem(bound, tensors, start, bool(init))
 
 
-def free_groups(spec: PermutationSpec, fix: Patterns, only: Patterns | None, start: Permutations) -> tuple[str, ...]:
+def _signature(params: Params) -> Hashable:
+    """All that the checks of a state dict look at; None for what is none."""
+    if not isinstance(params, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in params.values()):
+        return None
+    return tuple((name, tensor.shape, tensor.dtype) for name, tensor in params.items())
+
+
+def _remembered(spec: PermutationSpec, key: Hashable, make: Callable[[], Made]) -> Made:
+    """What ``make`` gives, kept beside the spec's cached properties: a spec never changes."""
+    memory: dict[Hashable, Any] = spec.__dict__.setdefault("_matching", {})
+    if key not in memory:
+        made = make()
+        while len(memory) >= REMEMBERED:
+            memory.pop(next(iter(memory)))
+        memory[key] = made
+    found: Made = memory[key]
+    return found
+
+
+def free_groups(
+    spec: PermutationSpec, fix: Patterns, only: Patterns | None, start: Permutations | None
+) -> tuple[str, ...]:
     """The groups that may move: movable in the spec, matched by ``only`` (default all), not matched by ``fix``.
 
     Groups of fewer than two units have nothing to decide and are left out. Raises ``SpecError`` for nested
@@ -129,27 +182,24 @@ def free_groups(spec: PermutationSpec, fix: Patterns, only: Patterns | None, sta
     kept = matching_names(spec.groups, only, "only", "group") if only is not None else set(spec.groups)
     held = matching_names(spec.groups, fix, "fix", "group")
     free = tuple(group for group in spec.movable_groups if group in kept and group not in held)
-    identity = spec.identity()
     for group, entry in spec.groups.items():
-        if entry.within and group in free:
+        if not entry.within:
+            continue
+        if group in free:
             raise SpecError(
                 f"group {group!r} is nested in {', '.join(map(repr, entry.within))}: nested groups cannot be matched; "
                 f"hold it with fix={group!r}",
                 group=group,
             )
-        if entry.within and not torch.equal(start[group], identity[group]):
+        if start is not None and not torch.equal(start[group], spec.identity()[group]):
             raise SpecError(f"init: group {group!r} is nested and must stay at the identity", group=group)
     return tuple(group for group in free if spec.groups[group].size not in (0, 1))
 
 
-def scored_tensors(
-    spec: PermutationSpec,
-    params_a: Params,
-    params_b: Params,
-    tensor_weights: Mapping[str, float] | None,
-    device: torch.device,
-) -> dict[str, Scored]:
-    """The tensors that count: real floating tensors of the spec, no buffers, tied ones once, weight > 0."""
+def scored_weights(
+    spec: PermutationSpec, params_a: Params, params_b: Params, tensor_weights: Mapping[str, float] | None
+) -> dict[str, float]:
+    """The weights > 0 of the tensors that count: real floating tensors of the spec, no buffers, tied ones once."""
     counted = [name for name in spec.axes if name not in spec.buffers and name not in spec.tied]
     for name in counted:
         if params_a[name].is_complex() or params_b[name].is_complex():
@@ -161,17 +211,7 @@ def scored_tensors(
             raise ValueError(f"tensor_weights[{pattern!r}] must be a finite number >= 0, not {weight!r}")
         for name in matching_names(names, pattern, "tensor_weights", "scored tensor"):
             weights[name] = float(weight)
-    return {
-        name: Scored(name, _on(device, params_a[name]), _on(device, params_b[name]), weights[name])
-        for name in names
-        if weights[name] > 0.0
-    }
-
-
-def _on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor where the products run; one-byte floats, which torch cannot multiply, widened exactly."""
-    tensor = tensor.detach().to(device)
-    return tensor.float() if tensor.element_size() == 1 else tensor
+    return {name: weight for name, weight in weights.items() if weight > 0.0}
 
 
 def matching_names(names: Iterable[str], patterns: Patterns, argument: str, what: str) -> set[str]:
@@ -187,44 +227,96 @@ def matching_names(names: Iterable[str], patterns: Patterns, argument: str, what
     return found
 
 
-def _parts(spec: PermutationSpec, group: str, tensors: Mapping[str, Scored]) -> tuple[Part, ...]:
-    """The summands of a group's scores; shallow ones that depend on no other group are joined, by weight."""
-    parts: list[Part] = []
-    shallow: dict[float, list[Part]] = {}
-    for place in group_places(spec, group):
-        if place.tensor in tensors:
-            scored = tensors[place.tensor]
-            part = Part(place, scored.a, scored.b, scored.weight, place.depth > 1)
-            alone = not part.dependencies and place.depth <= JOINED_DEPTH
-            (shallow.setdefault(part.weight, []) if alone else parts).append(part)
-    return (*(_joined(group, same) for same in shallow.values()), *parts)
+def _held(plan: _Plan, params_a: Params, params_b: Params, device: torch.device) -> dict[str, Scored]:
+    """The tensors as held, and their figures. ``InvalidParamsError`` names a tensor that is not finite."""
+    held = {}
+    squares_a = squares_b = 0.0
+    doubles = {name for params in (params_a, params_b) for name in plan.members if params[name].dtype == torch.float64}
+    for storage in plan.storages:
+        wide = any(member.name in doubles for member in storage.members)
+        dtype = torch.float64 if wide else torch.float32
+        a, b = storage.hold(params_a, device, dtype), storage.hold(params_b, device, dtype)
+        figures = stored_figures(a, b)
+        magnitude = math.sqrt(figures.square_a) * math.sqrt(figures.square_b)
+        doubt = rounding(min(CHUNK, a.numel()), 1 + a.numel() // CHUNK) * magnitude
+        held[storage.name] = Scored(storage, a, b, figures, doubt)
+        squares_a += figures.square_a
+        squares_b += figures.square_b
+    for params, squares, argument in ((params_a, squares_a, "params_a"), (params_b, squares_b, "params_b")):
+        others = [tensor for name, tensor in params.items() if name not in plan.members]
+        # Squares are finite only if their numbers are; the exact check, which names the tensor, decides the rest.
+        if not (math.isfinite(squares) and _surely_finite(others)):
+            check_finite(params, argument)
+    return held
 
 
-def _joined(group: str, parts: Sequence[Part]) -> Part:
-    """One part whose columns are those of all the parts: their unfolded matrices side by side."""
-    if len(parts) == 1:
-        return parts[0]
-    a = torch.cat([unfold(part.a, part.place) for part in parts], dim=1)
-    b = torch.cat([unfold(part.b, part.place) for part in parts], dim=1)
-    size, depth = a.shape
-    place = Place(
-        group=group,
-        tensor=parts[0].place.tensor,
-        axis=0,
-        cuts=(),
-        layouts=(Atom(group), Fixed(depth)),
-        group_axis=0,
-        moving=(),
-        size=size,
-        depth=depth,
-        others=(),
-        quadratic=False,
-        sizes={group: size},
-    )
-    return Part(place, a, b, parts[0].weight, any(part.is_matrix for part in parts))
+def _surely_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """False where a tensor holds NaN or infinity; it may also be false by overflow."""
+    sums = [
+        float(torch.cat([t.detach().reshape(-1) for t in tensors if t.dtype == dtype]).sum())
+        for dtype in {tensor.dtype for tensor in tensors}
+        if dtype.is_floating_point or dtype.is_complex
+    ]
+    return all(map(math.isfinite, sums))
 
 
-def _precision(parts: Sequence[Part]) -> Precision:
+@dataclass(frozen=True)
+class _Plan:
+    """What follows from the spec and from the choice of tensors and groups alone."""
+
+    storages: tuple[Storage, ...]
+    members: frozenset[str]
+    groups: tuple[str, ...]
+    places: dict[str, tuple[Place, ...]]
+    neighbours: dict[str, tuple[str, ...]]
+    quadratic: frozenset[str]
+
+    @classmethod
+    def make(cls, spec: PermutationSpec, free: Sequence[str], weights: Mapping[str, float]) -> _Plan:
+        plan = storages(spec, weights)
+        axes = {storage.name: storage.layouts for storage in plan}
+        places = {group: group_places(spec, group, axes) for group in free}
+        places = {group: found for group, found in places.items() if found}
+        return cls(
+            storages=plan,
+            members=frozenset(weights),
+            groups=by_depth(spec, places),
+            places=places,
+            neighbours={
+                group: tuple(dict.fromkeys(name for place in found for name in _dependencies(place)))
+                for group, found in places.items()
+            },
+            quadratic=frozenset(group for group in places if any(place.quadratic for place in places[group])),
+        )
+
+    def problem(
+        self, spec: PermutationSpec, tensors: dict[str, Scored], start: Permutations, start_moves: bool
+    ) -> Problem:
+        parts = {
+            group: tuple(Part.make(place, tensors[place.tensor]) for place in found)
+            for group, found in self.places.items()
+        }
+        tensors_of = {
+            group: tuple({part.tensor.name: part.tensor for part in found}.values()) for group, found in parts.items()
+        }
+        return Problem(
+            spec=spec,
+            groups=self.groups,
+            parts=parts,
+            tensors=tensors,
+            tensors_of=tensors_of,
+            neighbours=self.neighbours,
+            quadratic=self.quadratic,
+            precision={group: _precision(found) for group, found in tensors_of.items()},
+            start=start,
+            start_moves=start_moves,
+        )
+
+
+def _dependencies(place: Place) -> tuple[str, ...]:
+    return (*place.others, place.group) if place.quadratic else place.others
+
+
+def _precision(tensors: Sequence[Scored]) -> Precision:
     """float64 for a group that owns a tensor stored as float64, float32 otherwise."""
-    wide = any(torch.float64 in (part.a.dtype, part.b.dtype) for part in parts)
-    return "float64" if wide else "float32"
+    return "float64" if any(scored.a.dtype == torch.float64 for scored in tensors) else "float32"

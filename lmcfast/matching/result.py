@@ -12,6 +12,7 @@ import torch
 from ..io.permutations import read_permutations, write_permutations
 from ..params import apply_permutations
 from ..spec import PermutationSpec
+from .clock import Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ class MatchResult:
         trace: every step, in order.
         starts: the objective of every start that was tried, by name; the one descended from comes first.
         attempts: the objective that each restart reached; ``objective`` is the best of them.
+        counts: the work done, over all descents (:class:`~lmcfast.matching.Counts`). None when read from a file.
+        seconds: wall time by phase: "setup", "products" (scores), "assignment", "steps" (their gathers and gains),
+            "objective" (figures computed afresh) and "other" (order, trace, callbacks).
         distance_before, distance_after: Euclidean distance of A to B and to the aligned B, over the tensors
             that count in the objective (squares scaled by ``tensor_weights``). None when read from a file.
     """
@@ -69,6 +73,8 @@ class MatchResult:
     attempts: tuple[float, ...] = ()
     distance_before: float | None = None
     distance_after: float | None = None
+    counts: Counts | None = field(default=None, repr=False)
+    seconds: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     def apply(self, params_b: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The aligned B: every tensor of ``params_b`` with its units moved. Errors as of ``apply_permutations``."""

@@ -1,17 +1,33 @@
-"""A group's scores from its parts, with the products kept that still hold."""
+"""A group's scores from its parts; products are kept, and brought up to date by the columns that have moved.
+
+A part's product depends only on the permutations of the *other* groups in its tensor. While they stand, it is used as
+it is. Where few of the other group's units have moved since, only the columns of those units are multiplied, their
+new values less their old ones (an update of rank r). Otherwise it is computed anew.
+
+*Drift.* An update adds the rounding of a dot product over the columns it touches, as a product of that many columns
+has it, so a product that was updated with c columns since it was computed is as exact as one of depth + c columns.
+Once c exceeds ``DRIFT`` times its depth it is computed anew. Before a descent may end, every updated product is probed
+as well (:meth:`ScoreTable.refresh_drifted`): a product with a random vector costs O(n d) instead of O(n^2 d), and
+compares the kept matrix with the weights themselves (Freivalds, *Probabilistic machines can use less running time*,
+1977).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from ..terms import accumulate
+from ..terms import Term, add_products
+from .objective import Alignment
 from .problem import Part, Problem
 
 KEPT_BYTES = 1 << 30
-SHALLOW = 16  # a product of this depth costs about as much as reading a kept matrix
+WORTH_KEEPING = 1 << 21  # multiply-adds: a smaller product costs less than the bookkeeping
+SHALLOW = 32  # a product of this depth costs about as much as adding a kept matrix
+FEW_COLUMNS = 0.75  # share of the columns up to which an update pays: it breaks even at about 0.8 to 0.9
+DRIFT = 4.0
+PROBE_TOLERANCE = 64.0  # in units of the float32 rounding of a row's norm; a fresh product stays below 2
 
 Stamp = tuple[torch.Tensor, ...]
 
@@ -23,73 +39,139 @@ def same(before: Stamp, now: Stamp) -> bool:
 
 @dataclass
 class Kept:
-    """The product of one part. ``stamp``: the permutations that it was made with; ``matrix``: (n, n)."""
+    """The product of one part, (n, n): rows are units of A, columns units of B as stored.
+
+    ``stamp``: the permutations that it holds for; ``columns``: how many were updated since it was computed.
+    """
 
     stamp: Stamp
     matrix: torch.Tensor
-
-
-@dataclass
-class Counts:
-    """How many products were computed, and how many were taken as kept."""
-
-    computed: int = 0
-    kept: int = 0
+    columns: int = 0
 
 
 class ScoreTable:
-    """Builds score matrices for the groups of a problem.
+    """Builds score matrices for the groups of a problem. To be used inside ``terms.full_precision``.
 
-    A part's product depends only on the permutations of the *other* groups in its tensor, so it is kept and
-    used again until one of them moves, which the permutations that it was made with tell. Which products are
-    kept is settled at the start: the deepest first, for they save the most work per byte, as far as
-    ``budget`` bytes go. Shallow parts are never kept, since reading a matrix costs as much as such a product.
+    Which products are kept is settled at the start: the deepest first, for they save the most work per byte, as far as
+    ``budget`` bytes go. Small and shallow ones are never kept.
     """
 
     def __init__(self, problem: Problem, budget: int = KEPT_BYTES) -> None:
-        self.counts = Counts()
         self._problem = problem
         self._kept: dict[tuple[str, int], Kept | None] = dict.fromkeys(_worth_keeping(problem, budget))
 
-    def scores(
-        self,
-        group: str,
-        permutations: Mapping[str, torch.Tensor],
-        settled: frozenset[str] | None = None,
-    ) -> torch.Tensor:
+    def scores(self, group: str, alignment: Alignment, settled: frozenset[str] | None = None) -> torch.Tensor:
         """The (n, n) score matrix of a group on the CPU: rows are units of A, columns units of B as stored.
 
         ``settled``: use only the parts all of whose other groups are in it. float32, or float64 where the
         group owns a float64 tensor.
         """
         problem = self._problem
-        n = problem.size(group)
-        precision = problem.precision[group]
-        scores: torch.Tensor | None = None
+        kept: list[torch.Tensor] = []
+        still: list[Term] = []
+        fresh: list[Term] = []
         for index, part in enumerate(problem.parts[group]):
             if settled is not None and not settled.issuperset(part.dependencies):
                 continue
             if (group, index) in self._kept:
-                matrix = self._product(group, index, part, permutations)
-                scores = matrix.clone() if scores is None else scores.add_(matrix)
+                kept.append(self._product(group, index, part, alignment))
+            elif part.dependencies:
+                fresh.append(_aligned_term(part, alignment))
             else:
-                self.counts.computed += 1
-                scores = accumulate([part.term(permutations)], n, precision, out=scores)
-        if scores is None:
-            scores = accumulate([], n, precision)
-        return scores.cpu()
+                still.append(Term(part.rows_a, part.rows(part.tensor.b), part.tensor.weight))
+        scores = alignment.as_stored(group, self._add(group, fresh, None, alignment)) if fresh else None
+        for matrix in kept:
+            scores = matrix if scores is None else scores + matrix
+        if len(kept) == 1 and not fresh and still:
+            scores = kept[0].clone()  # what is kept must not be added to
+        return self._add(group, still, scores, alignment).cpu()
 
-    def _product(self, group: str, index: int, part: Part, permutations: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _add(self, group: str, terms: list[Term], out: torch.Tensor | None, alignment: Alignment) -> torch.Tensor:
+        n = self._problem.size(group)
+        alignment.counts.computed += len(terms)
+        alignment.counts.multiplied += n * n * sum(term.depth for term in terms)
+        return add_products(terms, n, self._problem.precision[group], out)
+
+    def _product(self, group: str, index: int, part: Part, alignment: Alignment) -> torch.Tensor:
         """The kept product of a part, brought up to date."""
-        stamp = tuple(permutations[name] for name in part.dependencies)
+        stamp = tuple(alignment.permutations[name] for name in part.dependencies)
         kept = self._kept[group, index]
         if kept is not None and same(kept.stamp, stamp):
-            self.counts.kept += 1
+            alignment.counts.kept += 1
             return kept.matrix
-        self.counts.computed += 1
-        matrix = accumulate([part.term(permutations)], self._problem.size(group), self._problem.precision[group])
-        self._kept[group, index] = Kept(stamp, matrix)
-        return matrix
+        self._kept[group, index] = None  # an interrupt must not leave a matrix that its stamp does not fit
+        if kept is None or not self._update(part, kept, stamp, alignment):
+            product = self._add(group, [_aligned_term(part, alignment)], None, alignment)
+            kept = Kept(stamp, alignment.as_stored(group, product))
+        self._kept[group, index] = kept
+        return kept.matrix
+
+    def _update(self, part: Part, kept: Kept, stamp: Stamp, alignment: Alignment) -> bool:
+        """Bring a kept product up to date by the columns that have moved, if that is cheaper than anew."""
+        axis_of = part.tensor.storage.axis_of
+        if axis_of is None or len(part.dependencies) != 1:
+            return False
+        (before,), (now,) = kept.stamp, stamp
+        moved = (before != now).nonzero().squeeze(1)
+        columns = moved.shape[0] * (part.place.depth // now.shape[0])
+        if moved.shape[0] > FEW_COLUMNS * now.shape[0] or kept.columns + columns > DRIFT * part.place.depth:
+            return False
+        axis = axis_of[part.dependencies[0]]
+        whole_a, whole_b = part.tensor.a, part.tensor.b
+        turned = part.tensor.turned if axis == 2 else None
+        if turned is not None:
+            (whole_a, whole_b), axis = turned, 0
+        a = alignment.gather(whole_a, axis, moved)
+        b = alignment.gather(whole_b, axis, now[moved])
+        b -= alignment.gather(whole_b, axis, before[moved])
+        if turned is None:
+            term = Term(part.rows(a), part.rows(b), part.tensor.weight)
+        else:  # the group is now on the last axis
+            n = kept.matrix.shape[0]
+            term = Term(a.view(-1, n).T, b.view(-1, n).T, part.tensor.weight)
+        add_products([term], kept.matrix.shape[0], out=kept.matrix)
+        kept.stamp, kept.columns = stamp, kept.columns + columns
+        alignment.counts.updated += 1
+        alignment.counts.multiplied += kept.matrix.numel() * columns
+        return True
+
+    def refresh_drifted(self, alignment: Alignment, seed: int = 0) -> set[str]:
+        """Probe every updated product and drop those that have drifted; the groups whose scores that changes."""
+        generator = torch.Generator().manual_seed(seed)
+        drifted = set()
+        for (group, index), kept in self._kept.items():
+            if kept is None or not kept.columns:
+                continue
+            alignment.counts.rechecked += 1
+            part = self._problem.parts[group][index]
+            if drift(part, kept, alignment, generator) > PROBE_TOLERANCE:
+                self._kept[group, index] = None
+                drifted.add(group)
+            else:
+                kept.columns = 0
+        return drifted
+
+
+def drift(part: Part, kept: Kept, alignment: Alignment, generator: torch.Generator) -> float:
+    """How far a kept product is off from the weights, by a product of both with a random vector of signs.
+
+    In units of 2^-24 |a_i| |B|, row by row, the largest: the rounding that one float32 product of the row makes.
+    The alignment must be the one that the product holds for.
+    """
+    matrix = kept.matrix
+    signs = torch.randint(0, 2, (matrix.shape[0],), generator=generator).to(matrix) * 2 - 1
+    a = part.rows_a.to(matrix.dtype)
+    b = part.rows(alignment.tensor(part.tensor.name)).to(matrix.dtype)
+    placed = signs[alignment.permutations[part.place.group].to(signs.device)]
+    off = matrix @ signs - part.tensor.weight * (a @ (b.T @ placed))
+    unit = 2.0**-24 * part.tensor.weight * part.tensor.figures.square_b**0.5
+    return float((off.abs() / (torch.linalg.vector_norm(a, dim=1) * unit).clamp_min(1e-300)).max())
+
+
+def _aligned_term(part: Part, alignment: Alignment) -> Term:
+    """The part as a term, with B's units aligned, the group's own too."""
+    b = part.rows(alignment.tensor(part.tensor.name))
+    return Term(part.rows_a, b, part.tensor.weight)
 
 
 def _worth_keeping(problem: Problem, budget: int) -> list[tuple[str, int]]:
@@ -98,7 +180,7 @@ def _worth_keeping(problem: Problem, budget: int) -> list[tuple[str, int]]:
         (part.place.depth, group, index)
         for group in problem.groups
         for index, part in enumerate(problem.parts[group])
-        if part.place.depth > SHALLOW and len(problem.parts[group]) > 1
+        if part.place.depth > SHALLOW and part.place.depth * problem.size(group) ** 2 > WORTH_KEEPING
     ]
     chosen = []
     for _, group, index in sorted(candidates, key=lambda entry: -entry[0]):

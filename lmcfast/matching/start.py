@@ -7,8 +7,9 @@ from typing import Literal, get_args
 
 import torch
 
+from .clock import Clock, Counts
 from .descent import Callback, State, begin, visit
-from .objective import objective
+from .objective import Alignment
 from .problem import Permutations, Problem
 from .scores import ScoreTable
 
@@ -21,6 +22,8 @@ def choose_start(
     table: ScoreTable,
     start: str,
     seed: int,
+    clock: Clock,
+    counts: Counts,
     shuffle: random.Random | None = None,
     callback: Callback | None = None,
 ) -> tuple[State, dict[str, float]]:
@@ -30,14 +33,18 @@ def choose_start(
     forward start; on a tie the first of them is taken. The groups that are held stay at ``init`` in all of
     them.
     """
+
+    def at(permutations: Permutations) -> State:
+        return begin(Alignment(problem, permutations, counts), clock)
+
     if start == "random":
-        tried = {"random": begin(problem, random_permutations(problem, seed))}
+        tried = {"random": at(random_permutations(problem, seed))}
     elif start == "identity" or start == "forward":
-        tried = {"init" if moves_free(problem) else "identity": begin(problem, problem.start)}
+        tried = {"init" if moves_free(problem) else "identity": at(problem.start)}
     else:
-        tried = {"identity": begin(problem, _identity(problem))}
+        tried = {"identity": at(_identity(problem))}
         if moves_free(problem):
-            tried["init"] = begin(problem, problem.start)
+            tried["init"] = at(problem.start)
     if start == "forward" or start == "best":
         forward = forward_start(problem, table, list(tried.values())[-1], shuffle, callback)
         tried = {**tried, "forward": forward} if start == "best" else {"forward": forward}
@@ -60,7 +67,7 @@ def forward_start(
     with ``shuffle``), that has a matrix among them and not only vectors, which say little. No step is
     rejected.
     """
-    state = begin(problem, base.permutations, base.objective)
+    state = begin(base.alignment.copy(), base.clock, base.objective)
     free = [group for group in problem.spec.movable_groups if group in problem.parts]
     if shuffle is not None:
         shuffle.shuffle(free)
@@ -73,7 +80,6 @@ def forward_start(
             if callback is not None:
                 callback(step)
         settled.add(group)
-    state.objective = objective(problem, state.permutations)  # without the rounding of the sum of gains
     return state
 
 
@@ -85,6 +91,8 @@ def _evidence(problem: Problem, group: str, settled: set[str]) -> int:
 
 def moves_free(problem: Problem) -> bool:
     """Whether ``problem.start`` moves a group that the descent may move."""
+    if not problem.start_moves:
+        return False
     identity = problem.spec.identity()
     return any(not torch.equal(problem.start[group], identity[group]) for group in problem.groups)
 

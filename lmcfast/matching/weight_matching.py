@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from ..spec import PermutationSpec
+from ..terms import full_precision
+from .clock import Clock, Counts
 from .descent import Callback, State, descend
-from .objective import distance, objective
+from .objective import distance_as_stored
 from .problem import Params, Patterns, Problem, make_problem
 from .result import MatchResult
 from .scores import ScoreTable
@@ -83,12 +85,16 @@ def weight_matching(
         raise ValueError(f"max_sweeps must be at least 0, not {max_sweeps}")
     if restarts < 1:
         raise ValueError(f"restarts must be at least 1, not {restarts}")
-    problem = make_problem(spec, params_a, params_b, init, fix, only, tensor_weights, device)
-    with torch.no_grad(), _repeatable(deterministic):
+    clock, counts = Clock(), Counts()
+    with torch.no_grad(), full_precision(), _repeatable(deterministic):
+        problem = make_problem(spec, params_a, params_b, init, fix, only, tensor_weights, device)
         table = ScoreTable(problem)
-        found = [_attempt(problem, table, start, max_sweeps, seed, k, callback) for k in range(restarts)]
+        clock.lap("setup")
+        found = []
+        for k in range(restarts):
+            found.append(_attempt(problem, table, start, max_sweeps, seed, k, clock, counts, callback))
         best = max(found, key=lambda attempt: attempt.state.objective)  # max keeps the first of equals
-        return _result(problem, best, tuple(attempt.state.objective for attempt in found))
+        return _result(problem, best, tuple(attempt.state.objective for attempt in found), clock, counts)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,15 @@ class _Attempt:
 
 
 def _attempt(
-    problem: Problem, table: ScoreTable, start: Start, max_sweeps: int, seed: int, index: int, callback: Callback | None
+    problem: Problem,
+    table: ScoreTable,
+    start: Start,
+    max_sweeps: int,
+    seed: int,
+    index: int,
+    clock: Clock,
+    counts: Counts,
+    callback: Callback | None,
 ) -> _Attempt:
     """One descent. The first goes as asked. Later ones visit the groups in random order; for "best" they take the
     forward start, in random order too, and random permutations in turn: on deep networks the former find the
@@ -109,26 +123,32 @@ def _attempt(
     shuffle = random.Random(f"{seed}/{index}") if index else None
     if index and start == "best":
         start = "forward" if index % 2 else "random"
-    state, starts = choose_start(problem, table, start, seed + index, shuffle, callback)
+    state, starts = choose_start(problem, table, start, seed + index, clock, counts, shuffle, callback)
     sweeps, converged = descend(problem, table, state, max_sweeps, shuffle, callback)
     return _Attempt(state, starts, sweeps, converged)
 
 
-def _result(problem: Problem, best: _Attempt, attempts: tuple[float, ...]) -> MatchResult:
-    """The result, its figures computed afresh from the permutations."""
-    permutations = best.state.permutations
+def _result(problem: Problem, best: _Attempt, attempts: tuple[float, ...], clock: Clock, counts: Counts) -> MatchResult:
+    """The result, its figures computed afresh from the aligned tensors."""
+    clock.lap("other")
+    alignment = best.state.alignment
+    value = alignment.objective()
+    before, after = distance_as_stored(problem), alignment.distance(value)
+    clock.lap("objective")
     return MatchResult(
         spec=problem.spec,
-        permutations=permutations,
-        objective=objective(problem, permutations),
+        permutations=alignment.permutations,
+        objective=value,
         gap=max(best.state.gaps.values(), default=0.0),
         converged=best.converged,
         sweeps=best.sweeps,
         trace=best.state.trace,
         starts=best.starts,
         attempts=attempts,
-        distance_before=distance(problem, problem.spec.identity()),
-        distance_after=distance(problem, permutations),
+        distance_before=before,
+        distance_after=after,
+        counts=counts,
+        seconds=clock.seconds,
     )
 
 

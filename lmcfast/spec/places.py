@@ -66,17 +66,22 @@ class Place:
     sizes: Mapping[str, int] = field(compare=False, repr=False)
 
 
-def group_places(spec: PermutationSpec, group: str) -> tuple[Place, ...]:
+def group_places(
+    spec: PermutationSpec, group: str, axes: Mapping[str, tuple[Layout, ...]] | None = None
+) -> tuple[Place, ...]:
     """Every place of ``group`` in a bound spec, in the spec's order of tensors.
 
     Buffers are left out (they move with their units but say nothing about which units match), and so are tied
-    aliases (a tied tensor counts once).
+    aliases (a tied tensor counts once). ``axes``: the layouts to go by, {tensor: (layout, ...)}, where tensors are
+    held with their axes in another order than the spec's, or other tensors than the spec's are; default: the spec's.
     """
+    if axes is None:
+        scored = (name for name in spec.tensors_of(group) if name not in spec.buffers and name not in spec.tied)
+        axes = {name: spec.axes[name] for name in scored}
     sizes = spec.sizes
     return tuple(
         _place(spec, sizes, group, tensor, axis, *occurrence)
-        for tensor, layouts in spec.axes.items()
-        if tensor not in spec.buffers and tensor not in spec.tied
+        for tensor, layouts in axes.items()
         for axis in range(len(layouts))
         for occurrence in _occurrences(sizes, group, layouts, axis)
     )
