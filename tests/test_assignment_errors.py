@@ -128,7 +128,8 @@ def test_all_errors_are_value_errors():
 
 
 def test_other_python_threads_run_during_a_solve():
-    s = np.random.default_rng(1).random((1500, 1500))
+    rng = np.random.default_rng(1)  # rank two: slow to solve, some 100 ms
+    s = rng.standard_normal((2000, 2)) @ rng.standard_normal((2, 2000))
     ticks, stop = [], threading.Event()
 
     def tick() -> None:
@@ -174,3 +175,14 @@ def test_ctrl_c_stops_a_long_solve():
         child.kill()
         child.wait()
         child.stdout.close()
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 9, 16, 17, 40])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.7e308, -1.7e308])
+@pytest.mark.parametrize("place", [(0, 0), (-1, -1), (-1, 0), (0, -1)])
+def test_invalid_scores_are_found_at_every_size_and_place(n, value, place):
+    s = scores(n, n)
+    s[place] = value
+    with pytest.raises(lmcfast.InvalidScoresError) as caught:
+        lmcfast.solve_assignment(s)
+    assert (caught.value.row, caught.value.column) == tuple(k % n for k in place)

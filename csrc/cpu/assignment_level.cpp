@@ -4,6 +4,7 @@
 #include "level.h"
 #include "list_solver.h"
 #include "state.h"
+#include "tiny.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
 
@@ -59,6 +60,9 @@ bool start_warm(const OrientedProblem<T>& problem, State<T>& s, double largest_s
 
 template <class T>
 Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, OrientedResult& out) {
+  out.row = out.column = -1;
+  if (problem.columns <= kTinyColumns && !problem.column_prices && !problem.row_prices)
+    return problem.columns <= 8 ? solve_tiny<8>(problem, options, out) : solve_tiny<16>(problem, options, out);
   Workspace& w = Workspace::of_this_thread();
   const Workspace::Frame frame(w);
   Work work;
@@ -79,7 +83,6 @@ Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, Ori
              &work};
   for (int64_t j = 0; j < size; ++j) s.price[j] = 0;
   s.clear_assignment();
-  out.row = out.column = -1;
 
   // Start prices need the largest score; without them the list method checks the scores in the read that it makes
   // anyway.
