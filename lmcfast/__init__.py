@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from .errors import CertificateError as CertificateError
     from .errors import CheckpointError as CheckpointError
     from .errors import InfeasibleError as InfeasibleError
+    from .errors import InvalidInputsError as InvalidInputsError
     from .errors import InvalidParamsError as InvalidParamsError
     from .errors import InvalidPermutationError as InvalidPermutationError
     from .errors import InvalidScoresError as InvalidScoresError
     from .errors import LmcfastError as LmcfastError
+    from .errors import OptionError as OptionError
     from .errors import ScoresShapeError as ScoresShapeError
     from .errors import SpecError as SpecError
     from .errors import UnavailableError as UnavailableError
@@ -50,9 +52,11 @@ _HOME = {
     "CheckpointError": "errors",
     "InfeasibleError": "errors",
     "InvalidParamsError": "errors",
+    "InvalidInputsError": "errors",
     "InvalidPermutationError": "errors",
     "InvalidScoresError": "errors",
     "LmcfastError": "errors",
+    "OptionError": "errors",
     "ScoresShapeError": "errors",
     "SpecError": "errors",
     "UnavailableError": "errors",

@@ -91,5 +91,17 @@ class CheckpointError(LmcfastError, ValueError):
         self.path = path
 
 
+class InvalidInputsError(LmcfastError, ValueError):
+    """A module cannot take the example inputs that it was given; the module's own error is the cause."""
+
+
+class OptionError(LmcfastError, ValueError):
+    """An option of a run on files has a value that cannot be; ``option`` is its name in the library ("fix")."""
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class UnavailableError(LmcfastError, RuntimeError):
     """Something that this build or machine lacks: a device, an extension module, an optional package."""

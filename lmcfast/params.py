@@ -10,7 +10,7 @@ import torch
 
 from .errors import InvalidParamsError
 from .spec.binding import and_more
-from .spec.checks import check_finite, check_params, check_permutations
+from .spec.checks import check_finite, check_mapping, check_params, check_permutations
 from .spec.gather import permute_tensor
 from .spec.spec import STATISTICS, PermutationSpec
 
@@ -151,6 +151,8 @@ def _mix(a: torch.Tensor, b: torch.Tensor, weight: float) -> torch.Tensor:
 
 
 def _check_alike(params_a: Params, params_b: Params) -> None:
+    check_mapping(params_a, "params_a")
+    check_mapping(params_b, "params_b")
     for here, there, side, other in ((params_a, params_b, "a", "b"), (params_b, params_a, "b", "a")):
         missing = [name for name in here if name not in there]
         if missing:
@@ -167,12 +169,18 @@ def _check_alike(params_a: Params, params_b: Params) -> None:
             raise InvalidParamsError(f"tensor {name!r} is {a.dtype} in params_a and {b.dtype} in params_b", name)
 
 
-def distance(spec: PermutationSpec | None, params_a: Params, params_b: Params) -> float:
-    """L2 distance of two state dicts, in float64.
+def distance(spec: PermutationSpec | None, params_a: Params, params_b: Params | None = None) -> float:
+    """L2 distance of two state dicts, in float64: ``distance(spec, a, b)``, or ``distance(None, a, b)`` without a spec.
 
     With a spec: over its tensors, without buffers (BatchNorm statistics), tied tensors once. Without: over all floating
     tensors except those named running_mean or running_var, tensors that are one in memory once.
+    ``TypeError`` where the spec is left out.
     """
+    if params_b is None or not (spec is None or isinstance(spec, PermutationSpec)):
+        raise TypeError(
+            "distance takes a spec, then two state dicts: distance(spec, params_a, params_b); without a spec, "
+            "distance(None, params_a, params_b)"
+        )
     if spec is not None:
         check_params(spec, params_a, "params_a", strict=False)
         check_params(spec, params_b, "params_b", strict=False)

@@ -194,6 +194,7 @@ def one_shot() -> Iterator[tuple[Tensor, Tensor]]:
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
+        ({"batches": torch.ones(4, 3)}, TypeError, "batches: a list or another iterable of batches is needed"),
         ({"batches": one_shot()}, TypeError, "batches: a generator can be gone through only once"),
         ({"batches": []}, ValueError, "batches: no examples at lambda = 0"),
         ({"batches": [torch.zeros(3, 5)]}, TypeError, "batches: each must be a pair"),

@@ -165,3 +165,11 @@ def test_a_layer_that_no_batch_reaches_keeps_its_statistics() -> None:
     assert lmcfast.reset_batchnorm(module, [torch.arange(8.0).reshape(4, 2)]) == 1
     assert module.spare.running_mean.eq(7).all()
     assert module.used.running_mean.tolist() == [3.0, 4.0]
+
+
+def test_one_tensor_in_place_of_batches() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    with pytest.raises(TypeError, match=r"batches: a list or another iterable of batches .*\(8, 3\).*give \[batch\]"):
+        lmcfast.reset_batchnorm(module, torch.ones(8, 3))
+    with pytest.raises(TypeError, match="batches: a list or another iterable of batches is needed, not int"):
+        lmcfast.reset_batchnorm(module, 8)  # type: ignore[arg-type]

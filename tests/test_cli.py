@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.commands import Commands, mlp
 
 import lmcfast
 from lmcfast.cli import app
+from lmcfast.cli.info import built_for_gpu
 
 COMMANDS = ["demo", "match", "apply", "merge", "spec", "info"]
 
@@ -86,6 +89,10 @@ def test_version(command: Commands) -> None:
         (["match", "a", "b", "-o", "p.safetensors", "--start", "nowhere"], "'nowhere'"),
         (["match", "a", "b", "-o", "p.safetensors", "--restarts", "0"], "--restarts"),
         (["match", "a", "b", "-o", "p.safetensors", "--max-sweeps", "many"], "--max-sweeps"),
+        (["match", "a", "b", "-o", "p.safetensors", "--seed", "-1"], "--seed: must be a whole number from 0 to 2^63"),
+        (["merge", "a", "b", "-o", "m.pt", "--seed", str(2**63)], f"2^63 - 1, not {2**63}"),
+        (["match", "a", "b", "-o", "p.safetensors", "--device", "tpu"], "--device: must be cpu, cuda or cuda:N"),
+        (["demo", "--seeds", "-1,0"], "--seeds"),
         (["merge", "a", "b", "-o", "m.pt", "--weights", "1"], "--weights"),
         (["merge", "a", "b", "-o", "m.pt", "--weights", "x,y"], "'x,y'"),
         (["merge", "a", "b", "-o", "m.pt", "--weights", "0.5,0.6"], "add up to 1"),
@@ -119,6 +126,29 @@ def test_info(command: Commands) -> None:
     assert found["extension"]
 
 
+def test_info_is_quick_and_does_not_import_torch_built_for_the_cpu(tmp_path: Path) -> None:
+    note = tmp_path / "version.py"
+    for text, wanted in (
+        ("from typing import Optional\ncuda: Optional[str] = None\nhip: Optional[str] = None\n", False),
+        ("cuda: Optional[str] = '12.8'\nhip: Optional[str] = None\n", True),
+        ("cuda = None\nhip = '6.2'\n", True),
+        ("cuda = something()\n", True),
+        ("", True),
+    ):
+        note.write_text(text)
+        assert built_for_gpu(note) is wanted
+    assert built_for_gpu(tmp_path / "none.py")
+    if torch.version.cuda is None and torch.version.hip is None:
+        code = """
+import sys
+from lmcfast.cli import main
+code = main(["info"])
+assert "torch" not in sys.modules
+raise SystemExit(code)
+"""
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
 def test_info_without_the_extension_says_so_and_fails() -> None:
     code = "import sys; sys.modules['lmcfast._core'] = None; from lmcfast.cli import main; sys.exit(main(['info']))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -146,7 +176,16 @@ def test_a_reader_that_stops_early_is_no_traceback() -> None:
     finally:
         os.close(writing)
     assert ran.stderr == ""
-    assert ran.returncode == 1
+    assert ran.returncode == 141
+
+
+def test_a_reader_that_stops_after_one_line(tmp_path: Path) -> None:
+    """The report is still in the buffer when the reader goes; it fails while the program ends."""
+    lmcfast.save_checkpoint(tmp_path / "a.safetensors", mlp(0))
+    script = f"{shlex.quote(sys.executable)} -m lmcfast spec a.safetensors --json; echo $? >&2"
+    run = ["bash", "-c", f"({script}) | (exec 0<&-; exit 0)"]
+    ran = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ran.stderr == "141\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -169,6 +208,27 @@ raise SystemExit(main(sys.argv[2:]))
     paths = [str(tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
     arguments = [str(int(number)), "merge", *paths, "-o", str(tmp_path / "m.safetensors")]
     ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert ran.returncode == 130
-    assert ran.stderr.splitlines()[-1] == "error: interrupted; no output was written"
+    word, code_wanted = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}[number]
+    assert ran.returncode == code_wanted
+    assert ran.stderr.splitlines()[-1] == f"error: {word}; no output was written"
     assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("module", ["typer", "lmcfast.cli.common", "torch", "lmcfast.merging.files"])
+def test_an_interrupt_during_an_import_is_one_line(tmp_path: Path, module: str) -> None:
+    code = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from lmcfast.cli import main
+raise SystemExit(main(sys.argv[2:]))
+"""
+    lmcfast.save_checkpoint(tmp_path / "a.safetensors", mlp(0))
+    arguments = ["match", "a.safetensors", "a.safetensors", "-o", "p.safetensors"]
+    run = [sys.executable, "-c", code, module, *arguments]
+    ran = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ran.stderr == "error: interrupted; no output was written\n"
+    assert ran.returncode == 130

@@ -42,6 +42,18 @@ def test_demo_prints_its_table_and_writes_its_files(command: Commands, tmp_path:
         assert tensor.equal(lmcfast.load_checkpoint(merged)[name])
 
 
+def test_demo_on_a_narrow_terminal_breaks_no_word(
+    command: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = command.works("demo", *SMALL).out.splitlines()
+    assert max(map(len, lines)) <= 60
+    text = " ".join(" ".join(lines).split())
+    assert "largest relative output error" in text
+    assert "written lmcfast-demo: a.safetensors, b.safetensors, b_aligned.safetensors, merged.safetensors," in text
+
+
 def test_demo_as_json(command: Commands, tmp_path: Path) -> None:
     figures = json.loads(command.works("demo", "-o", tmp_path, *SMALL, "--json").out)
     assert [0 <= row["accuracy"] <= 1 for row in figures["table"]] == [True] * 4

@@ -58,7 +58,20 @@ def test_progress_is_on_stderr_as_plain_lines(command: Commands, tmp_path: Path)
     assert len(lines) >= 2
     assert all(line.startswith("match: ") for line in lines)
     assert "sweep 1" in ran.err
+    assert "restart" not in ran.err
     assert "\x1b" not in ran.err
+
+
+@pytest.mark.parametrize("options", [["--start", "random"], ["--max-sweeps", "1"], ["--start", "identity"], []])
+def test_progress_says_which_restart_runs(command: Commands, tmp_path: Path, options: list[str]) -> None:
+    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    lmcfast.save_checkpoint(a, mlp(0, (6, 30, 30, 30, 4)))
+    lmcfast.save_checkpoint(b, mlp(1, (6, 30, 30, 30, 4)))
+    ran = command.works("match", a, b, "-o", tmp_path / "p.safetensors", "--restarts", "4", *options)
+    numbers = [int(line.split()[2]) for line in ran.err.splitlines()]
+    assert all(line.startswith("match: restart ") and " of 4, " in line for line in ran.err.splitlines())
+    assert numbers == sorted(numbers)
+    assert set(numbers) == {1, 2, 3, 4}
 
 
 def test_json_is_one_object_and_complete(command: Commands, tmp_path: Path) -> None:
@@ -125,7 +138,6 @@ def test_matching_options_reach_the_matching(command: Commands, tmp_path: Path) 
     assert moved("--fix", first)[second] > 0
     assert moved("--only", first)[first] > 0
     assert moved("--only", first)[second] == 0
-    assert moved("--fix", "*") == {first: 0, second: 0}
     assert (
         moved("--start", "forward", "--restarts", "2", "--seed", "5", "--max-sweeps", "9", "--device", "cpu")[first] > 0
     )
@@ -162,6 +174,34 @@ def test_spec_file_in_place_of_auto(command: Commands, tmp_path: Path) -> None:
     ).save(tmp_path / "spec.json")
     ran = command.works("match", a, b, "--spec", tmp_path / "spec.json", "-o", tmp_path / "p.safetensors", "--json")
     assert list(json.loads(ran.out)["groups"]) == ["only"]
+
+
+def test_a_spec_that_nothing_has_checked_is_said(command: Commands, tmp_path: Path) -> None:
+    a, b = write_planted_pair(tmp_path)
+    spec, p, out = tmp_path / "spec.json", tmp_path / "p.safetensors", tmp_path / "o.safetensors"
+
+    def said(*arguments: object) -> str | None:
+        ran = command.works(*arguments, "--json")
+        document = json.loads(ran.out)
+        file = document["unchecked_spec"]
+        notes = [line for line in ran.err.splitlines() if "not checked on a network" in line]
+        assert len(notes) == (file is not None)
+        if file is not None:
+            assert notes[0].startswith(f"note: {file}: ")
+            assert f"lmcfast spec {file} --check" in notes[0]
+            assert notes[0].removeprefix("note: ") in document["notes"]
+        return file
+
+    assert said("match", a, b, "-o", p) is None
+    assert said("apply", p, b, "-o", out) is None
+    assert said("merge", a, b, "--permutations", p, "-o", out) is None
+    assert said("merge", a, b, "-o", out) is None
+    axes = {"0.weight": ("only", None), "0.bias": ("only",), "2.weight": (None, "only"), "2.bias": (None,)}
+    lmcfast.PermutationSpec.from_axes({**axes, "4.weight": (None, None), "4.bias": (None,)}).save(spec)
+    assert said("match", a, b, "--spec", spec, "-o", p) == str(spec)
+    assert said("merge", a, b, "--spec", spec, "-o", out) == str(spec)
+    assert said("apply", p, b, "-o", out) == str(p)
+    assert said("merge", a, b, "--permutations", p, "-o", out) == str(p)
 
 
 def test_nested_checkpoints_are_read_and_said(command: Commands, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers import networks as networks_helper
 from helpers.commands import Commands, mlp, write_planted_pair
 
 import lmcfast
@@ -22,6 +23,15 @@ def square():
 
 def number():
     return 7
+
+def needs(width):
+    return mlp()
+
+def fails():
+    raise KeyError("boom\\nand more")
+
+def stops():
+    raise SystemExit(3)
 
 nothing = None
 """
@@ -94,6 +104,59 @@ def test_check_with_another_networks_checkpoint(command: Commands, tmp_path: Pat
     message = command.fails("spec", a, "--check", f"{networks}:square", "--input-shape", "8,5", folder=tmp_path)
     assert message.startswith(f"error: {a}: does not fit the module of --check: ")
     assert "0.weight" in message
+
+
+def test_full_lists_everything(command: Commands, tmp_path: Path) -> None:
+    lmcfast.save_checkpoint(tmp_path / "r.pt", networks_helper.params_of(networks_helper.resnet(blocks=3)))
+    short = command.works("spec", tmp_path / "r.pt").out
+    full = command.works("spec", tmp_path / "r.pt", "--full").out
+    assert len(short.splitlines()) < 20 < len(full.splitlines())
+    assert "layer2.2.bn2.running_var" in full
+    assert "layer2.2.bn2.running_var" not in short
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_output_fits_the_terminal(
+    command: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lmcfast.save_checkpoint("r.pt", networks_helper.params_of(networks_helper.cifar_resnet("pad", blocks=3)))
+    for arguments in (["spec", "r.pt"], ["spec", "r.pt", "--full"], ["match", "r.pt", "r.pt", "-o", "p.safetensors"]):
+        lines = command.works(*arguments).out.splitlines()
+        assert max(map(len, lines)) <= columns
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--check", "{networks}:mlp", "--input-shape", "8,5"],
+            "--input-shape: the example inputs (of shape (8, 5)) do",
+        ),
+        (["--check", "{networks}:mlp", "--input-shape", "8,6", "--input-shape", "2"], "--input-shape: the example inp"),
+        (["--check", "{networks}:needs", "--input-shape", "8,6"], "--check: '{networks}:needs' failed: TypeError: "),
+        (["--check", "{networks}:fails", "--input-shape", "8,6"], "--check: '{networks}:fails' failed: KeyError: "),
+        (["--check", "{networks}:stops", "--input-shape", "8,6"], "--check: '{networks}:stops' failed: SystemExit: 3"),
+        (["--check", "broken:mlp", "--input-shape", "8,6"], "--check: module 'broken' cannot be imported: SyntaxError"),
+        (
+            ["--check", "needy:mlp", "--input-shape", "8,6"],
+            "--check: module 'needy' cannot be imported: ModuleNotFoundError: No module named 'no_such_mod",
+        ),
+    ],
+)
+def test_check_whose_code_fails(
+    command: Commands, tmp_path: Path, networks: str, arguments: list[str], words: str
+) -> None:
+    a, _ = write_planted_pair(tmp_path)
+    (tmp_path / "broken.py").write_text("def mlp(:\n")
+    (tmp_path / "needy.py").write_text("import no_such_module_anywhere\n")
+    arguments = [argument.format(networks=networks) for argument in arguments]
+    message = command.fails("spec", a, *arguments, folder=tmp_path)
+    assert message.startswith("error: " + words.format(networks=networks))
+    debug = command("spec", a, *arguments, "--debug")
+    assert debug.code == 1
+    assert "Traceback" in debug.err
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "null.pt").symlink_to("/dev/null")
     cases = {
         tmp_path / "none" / "x.pt": f"folder {tmp_path}/none does not exist",
-        tmp_path / "file" / "x.pt": f"folder {tmp_path}/file is not a folder",
-        tmp_path / "folder.pt": "it is a folder",
+        tmp_path / "file" / "x.pt": f"cannot write: {tmp_path}/file is a file, not a folder",
+        tmp_path / "folder.pt": "is a folder; give a file",
         tmp_path / "null.pt": "it is not a regular file",
         Path("/proc/x.pt"): "cannot write into folder /proc: ",
     }
@@ -117,6 +117,18 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
             pass
     assert names(tmp_path) == ["file", "folder.pt", "null.pt"]
     assert not os.path.isfile("/dev/null")
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o400, 0o555])
+def test_a_read_only_file_is_not_replaced(tmp_path: Path, mode: int) -> None:
+    target = tmp_path / "m.pt"
+    target.write_text("old")
+    target.chmod(mode)
+    for write in (check_writable, lambda path: save_checkpoint(path, {"a": torch.ones(1)})):
+        with pytest.raises(CheckpointError, match=r"m\.pt: cannot write: the file is there and read-only$"):
+            write(target)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["m.pt"]
 
 
 def test_check_writable_folder_accepts_one_still_to_be_made(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import random
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -193,13 +194,32 @@ def test_damaged_torch_files_are_refused_or_read_whole(tmp_path: Path) -> None:
     assert refused > 150
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("content", [b"", b"no checkpoint at all, but some text\n" * 9, b"\x00" * 64, b"PK\x03\x04"])
-def test_foreign_content(tmp_path: Path, suffix: str, content: bytes) -> None:
-    path = tmp_path / f"m{suffix}"
-    path.write_bytes(content)
-    message = error_of(read_checkpoint, path)
-    assert "not a safetensors file" in message or "not a torch checkpoint" in message
+FOREIGN = {
+    b"": ("truncated or damaged", "truncated or damaged"),
+    b"no checkpoint at all, but some text\n" * 9: ("not a safetensors file", "not a torch checkpoint"),
+    b"\x00" * 64: ("not a safetensors file", "not a torch checkpoint"),
+    b"PK\x03\x04": ("truncated or damaged", "truncated or damaged"),
+    b"PK\x03\x04" * 9: ("not a safetensors file", "truncated or damaged"),
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_foreign_content(tmp_path: Path, content: bytes) -> None:
+    for suffix, words in zip((".safetensors", ".pt"), FOREIGN[content], strict=True):
+        path = tmp_path / f"m{suffix}"
+        path.write_bytes(content)
+        assert error_of(read_checkpoint, path).startswith(f"{path}: {words}")
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_half_a_torch_file_is_truncated_and_another_archive_is_no_checkpoint(tmp_path: Path, old_format: bool) -> None:
+    path = tmp_path / "m.pt"
+    torch.save({"a": torch.ones(300)}, path, _use_new_zipfile_serialization=not old_format)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert error_of(read_checkpoint, path) == f"{path}: truncated or damaged"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("letter.xml", "text")
+    assert error_of(read_checkpoint, path) == f"{path}: not a torch checkpoint, or a damaged one"
 
 
 class Danger:

@@ -25,6 +25,7 @@ from lmcfast.params import (
     invert_permutations,
 )
 from lmcfast.spec import Group, PermutationSpec, spec_from_params
+from lmcfast.spec.binding import added_prefix
 
 MODULE = networks.vgg()
 PARAMS = networks.params_of(MODULE)
@@ -329,8 +330,41 @@ def test_distance_is_in_float64_and_unchanged_by_a_common_move() -> None:
     assert distance(SPEC, PARAMS, other) > 1
 
 
+def test_distance_without_a_spec_says_how() -> None:
+    for arguments in ((PARAMS, PARAMS), (PARAMS, PARAMS, PARAMS), (SPEC, PARAMS)):
+        with pytest.raises(TypeError, match=r"distance\(None, params_a, params_b\)"):
+            distance(*arguments)  # type: ignore[arg-type]
+
+
+def test_names_with_a_prefix_are_recognised() -> None:
+    wrapped = {f"module.{name}": tensor for name, tensor in PARAMS.items()}
+    with pytest.raises(InvalidParamsError, match=r"params: tensor .* begin with 'module\.', those in the spec do not"):
+        check_params(SPEC, wrapped)
+    spec = PermutationSpec.from_axes({f"net.{name}": layouts for name, layouts in SPEC.axes.items()})
+    with pytest.raises(InvalidParamsError, match=r"do not begin with 'net\.', those in the spec do;"):
+        check_params(spec, PARAMS)
+
+
 def test_distance_checks_both() -> None:
     with pytest.raises(InvalidParamsError, match=r"params_b: tensor 'features\.0\.weight' is missing"):
         distance(SPEC, PARAMS, {})
     with pytest.raises(InvalidParamsError, match="'w' is in params_a but not"):
         distance(None, {"w": torch.ones(1)}, {})
+
+
+@pytest.mark.parametrize(
+    ("has", "lacks", "prefix"),
+    [
+        (["module.a", "module.b"], ["a", "b"], "module."),
+        (["x.y.a", "x.y.b", "x.y.steps"], ["b", "a"], "x.y."),
+        (["net.a"], ["steps", "a", "b"], "net."),
+        (["module.a", "b"], ["a", "b"], ""),
+        (["module.a", "module.c"], ["a", "b"], ""),
+        (["xa", "xb"], ["a", "b"], ""),
+        (["a", "b"], ["a", "b"], ""),
+        ([], ["a"], ""),
+        (["a.a"], [], ""),
+    ],
+)
+def test_added_prefix(has: list[str], lacks: list[str], prefix: str) -> None:
+    assert added_prefix(has, lacks) == prefix

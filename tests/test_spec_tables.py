@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from helpers import networks
@@ -9,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lmcfast.errors import SpecError
+from lmcfast.errors import InvalidParamsError, SpecError
+from lmcfast.matching import weight_matching
 from lmcfast.params import apply_permutations
 from lmcfast.spec import (
     PermutationSpec,
@@ -37,7 +40,7 @@ def test_table_is_proved_and_complete(name: str) -> None:
     assert report.insensitive == ()
     assert report.max_error < 1e-12
     floating = [key for key, tensor in params.items() if tensor.is_floating_point()]
-    assert list(spec.axes) == floating, "entries in the order of the state dict"
+    assert list(spec.axes) == floating, "entries in the order of the forward pass"
     # Nothing is left fixed that could move: only input, output and kernel positions have no group.
     reasons = {reason for why in spec.why_fixed.values() for reason in why}
     assert reasons <= {"input", "output", "position in the kernel"}
@@ -70,10 +73,57 @@ def test_prefix_of_all_keys_does_not_matter(name: str, prefix: str) -> None:
     assert other.axes == {prefix + key: layouts for key, layouts in spec.axes.items()}
 
 
+def shuffled(params: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    names = sorted(params)
+    random.Random(seed).shuffle(names)
+    return {name: params[name] for name in names}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_order_of_keys_does_not_matter(name: str) -> None:
     params = networks.params_of(CASES[name][0])
-    assert spec_from_params(dict(sorted(params.items()))) == spec_from_params(params)
+    spec = spec_from_params(params)
+    for other in (dict(sorted(params.items())), shuffled(params, 0), shuffled(params, 1)):
+        found = spec_from_params(other)
+        assert found == spec
+        assert found.to_json() == spec.to_json()
+        assert found.fingerprint == spec.fingerprint
+        assert str(found.report()) == str(spec.report())
+        assert list(found.groups) == list(spec.groups)
+        assert found.movable_groups == spec.movable_groups
+
+
+@pytest.mark.parametrize("name", ["deep mlp without bias", "vgg, norm True", "resnet, norm True", "cnn"])
+def test_matching_does_not_depend_on_the_order_of_keys(name: str) -> None:
+    a = networks.params_of(CASES[name][0])
+    generator = torch.Generator().manual_seed(5)
+    b = {
+        key: tensor + torch.randn(tensor.shape, generator=generator).abs() if tensor.is_floating_point() else tensor
+        for key, tensor in a.items()
+    }
+    results = [
+        weight_matching(spec_from_params(one), one, other, restarts=3, seed=7)
+        for one, other in ((a, b), (dict(sorted(a.items())), dict(sorted(b.items()))), (shuffled(a, 2), shuffled(b, 3)))
+    ]
+    first = results[0]
+    for result in results[1:]:
+        assert list(result.permutations) == list(first.permutations)
+        assert all(result.permutations[group].equal(index) for group, index in first.permutations.items())
+        assert result.objective == first.objective
+        assert result.attempts == first.attempts
+        assert [(step.group, step.gain) for step in result.trace] == [(step.group, step.gain) for step in first.trace]
+
+
+def test_groups_read_like_the_network() -> None:
+    spec = spec_from_params(dict(sorted(networks.params_of(networks.vgg()).items())))
+    assert list(spec.groups) == ["c0", "c1", "c2", "c3", "h0", "h1"]
+    spec = spec_from_params(dict(sorted(networks.params_of(networks.resnet(blocks=1)).items())))
+    assert list(spec.groups) == ["stream0", "layer1.0.1", "layer2.0.1", "stream1"]
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in spec.axes)
+    block = ["conv1", "bn1", "conv2", "bn2"]
+    second = [*block, "downsample.0", "downsample.1"]
+    ordered = ["conv1", "bn1", *(f"layer1.0.{part}" for part in block), *(f"layer2.0.{part}" for part in second), "fc"]
+    assert list(modules) == ordered
 
 
 def test_layouts_of_flattened_and_padded_channels() -> None:
@@ -238,6 +288,11 @@ def test_what_is_not_recognised_is_refused(case: str) -> None:
         assert "Known: feed-forward" in str(caught.value)
     if tensor is not None:
         assert caught.value.tensor == tensor
+
+
+def test_a_module_in_place_of_its_state_dict() -> None:
+    with pytest.raises(InvalidParamsError, match=r"not Sequential; pass module\.state_dict\(\)"):
+        spec_from_params(networks.mlp())  # type: ignore[arg-type]
 
 
 def test_a_table_asked_by_name_says_why_it_refuses() -> None:

@@ -12,7 +12,7 @@ import torch
 from helpers import networks
 from torch import Tensor, nn
 
-from lmcfast.errors import SpecError
+from lmcfast.errors import InvalidInputsError, SpecError
 from lmcfast.spec import Group, PermutationSpec, format_layout, spec_from_params, verify_spec
 
 Axes = dict[str, list[str | None]]
@@ -213,6 +213,17 @@ def test_parameter_without_entry_and_entry_without_parameter() -> None:
     with pytest.raises(ValueError, match=r"'9\.weight' is missing") as other:
         verify_spec(spec, MLP, networks.inputs(4, 6))
     assert other.value.tensor == "9.weight"  # type: ignore[attr-defined]
+
+
+def test_inputs_that_the_module_cannot_take() -> None:
+    module = networks.mlp((6, 8, 7, 5))
+    spec = spec_from_params(networks.params_of(module))
+    message = r"the example inputs \(of shape \(4, 9\)\) do not fit the module: RuntimeError: mat1 and mat2"
+    with pytest.raises(InvalidInputsError, match=message) as caught:
+        verify_spec(spec, module, networks.inputs(4, 9))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(InvalidInputsError, match="do not fit the module: TypeError"):
+        verify_spec(spec, module, (networks.inputs(4, 6), networks.inputs(4, 6)))
 
 
 def test_control_lists_what_has_no_effect() -> None:

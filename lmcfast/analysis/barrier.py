@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import InvalidParamsError
-from ..merging.batches import device_of, to_device
+from ..merging.batches import check_batches, device_of, to_device
 from ..merging.batchnorm import UnresetBatchNormWarning, batchnorm_layers
 from ..params import interpolate
 
@@ -143,6 +143,7 @@ def barrier(
     """
     grid = _grid(lambdas)
     measures = {LOSS: loss, **_checked_metrics(metrics)}
+    check_batches(batches)
     if iter(batches) is batches:
         raise TypeError(
             f"batches: a {type(batches).__name__} can be gone through only once, and every lambda needs a pass; "

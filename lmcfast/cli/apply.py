@@ -27,6 +27,7 @@ def apply(
     Example:
       lmcfast apply p.safetensors b.safetensors -o b-aligned.safetensors
     """
+    common.check_ending(out, common.checkpoint_endings())
     with common.reporting(debug):
         common.check_early((permutations, b), out, no_overwrite)
         from ..merging.files import apply_file
@@ -35,7 +36,8 @@ def apply(
         common.print_notes(done.notes)
         if as_json:
             groups = common.group_json(done.groups)
-            common.print_json({"tensors": done.tensors, "groups": groups, "out": out, "notes": done.notes})
+            document = {"tensors": done.tensors, "groups": groups, "out": out}
+            common.print_json({**document, "unchecked_spec": done.unchecked_spec, "notes": done.notes})
         else:
             moved = common.moved_figure(done.groups)
             common.print_figures({"moved": moved, "tensors": done.tensors, "written": out})

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..errors import CheckpointError, LmcfastError
+from ..errors import CheckpointError, LmcfastError, OptionError
 
 if TYPE_CHECKING:
     from ..merging.files import MatchOptions, MatchSummary
@@ -30,6 +33,18 @@ def _known_start(start: str) -> str:
     return start
 
 
+def _known_seed(seed: int) -> int:
+    if not 0 <= seed < 2**63:
+        raise typer.BadParameter(f"must be a whole number from 0 to 2^63 - 1, not {seed}")
+    return seed
+
+
+def _known_device(device: str | None) -> str | None:
+    if device is not None and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", device):
+        raise typer.BadParameter(f"must be cpu, cuda or cuda:N, not {device!r}")
+    return device
+
+
 ModelA = Annotated[Path, typer.Argument(metavar="A", help="Checkpoint that stays as it is.")]
 ModelB = Annotated[Path, typer.Argument(metavar="B", help="Checkpoint whose units move.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
@@ -43,7 +58,15 @@ Spec = Annotated[
     str,
     typer.Option("--spec", metavar="auto|FILE", help="Spec file; auto: found from the tensors' names."),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the restarts and of the random start.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        callback=_known_seed,
+        help="Seed of the restarts and of --start random; nothing else is random.",
+    ),
+]
 Restarts = Annotated[int, typer.Option("--restarts", metavar="N", min=1, help="Descents to run; the best is kept.")]
 Start = Annotated[
     str,
@@ -58,7 +81,10 @@ Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="GROUP", help="Move only this group (wildcards; may be repeated)."),
 ]
-Device = Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Where to compute.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="cpu|cuda|cuda:N", callback=_known_device, help="Where to compute."),
+]
 
 
 def print_error(message: str) -> None:
@@ -79,10 +105,30 @@ def check_early(inputs: Sequence[Path], out: Path | None, no_overwrite: bool) ->
     for path in inputs:
         if not path.exists():
             raise CheckpointError(f"{path}: cannot read: no such file or directory", str(path))
+        if path.is_dir():
+            raise CheckpointError(f"{path}: is a folder; give a file", str(path))
     if out is not None:
         check_writable(out, overwrite=not no_overwrite)
         if any(same_file(out, path) for path in inputs):
             raise CheckpointError(f"{out}: the output would overwrite an input", str(out))
+
+
+def check_ending(out: Path, endings: Sequence[str]) -> None:
+    """Refuse an output path whose ending says that it is not what the command writes, as a bad argument."""
+    if out.suffix.lower() not in endings:
+        raise typer.BadParameter(f"must end in {' or '.join(endings)}, not {str(out)!r}", param_hint="--out")
+
+
+def checkpoint_endings() -> tuple[str, ...]:
+    """Endings of the checkpoints that can be written."""
+    from ..io import SUFFIXES
+
+    return SUFFIXES
+
+
+def spec_inputs(spec: str) -> tuple[Path, ...]:
+    """The file that ``--spec`` names, if any."""
+    return () if spec == "auto" else (Path(spec),)
 
 
 @contextmanager
@@ -98,6 +144,10 @@ def reporting(debug: bool) -> Iterator[None]:
             yield
         except BrokenPipeError:
             raise
+        except OptionError as error:
+            if debug:
+                raise
+            raise typer.BadParameter(str(error), param_hint=f"--{error.option}") from error
         except LmcfastError as error:
             if debug:
                 raise
@@ -109,9 +159,6 @@ def reporting(debug: bool) -> Iterator[None]:
             where = f"{error.filename}: " if error.filename is not None else ""
             print_error(f"{where}{(error.strerror or str(error)).lower()}")
             raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            print_error("interrupted; no output was written")
-            raise typer.Exit(130) from error
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -133,11 +180,25 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
+def columns() -> int | None:
+    """Width of the terminal (or what COLUMNS says); None where the output goes elsewhere."""
+    return shutil.get_terminal_size((0, 0)).columns or None
+
+
 def print_figures(figures: Mapping[str, object]) -> None:
-    """Print names and values in two columns."""
-    width = max(map(len, figures), default=0)
+    """Print names and values in two columns; on a terminal a long value goes on in the next line, words whole."""
+    indent = max(map(len, figures), default=0) + 2
+    screen = columns()
     for name, value in figures.items():
-        print(f"{name:<{width}}  {value}")
+        text = f"{name:<{indent}}{value}"
+        if screen is None:
+            print(text)
+        else:
+            left = max(screen, indent + 20)
+            wrapped = textwrap.wrap(
+                text, left, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+            )
+            print("\n".join(wrapped))
 
 
 def match_figures(summary: MatchSummary) -> dict[str, object]:
@@ -170,7 +231,9 @@ def match_json(summary: MatchSummary) -> dict[str, object]:
 
 
 def distance_figure(before: float, after: float, reduction: float) -> str:
-    return f"{before:.6g} before, {after:.6g} after: {100 * reduction:.1f} % less"
+    from ..spec.report import percent
+
+    return f"{before:.6g} before, {after:.6g} after: {percent(reduction)} less"
 
 
 def moved_figure(groups: Groups) -> str:

@@ -57,14 +57,18 @@ def _pair(seeds: str) -> tuple[int, int]:
         first, second = (int(part) for part in seeds.split(","))
     except ValueError:
         raise typer.BadParameter(f"must be two whole numbers, not {seeds!r}", param_hint="--seeds") from None
+    if not all(0 <= seed < 2**63 for seed in (first, second)):
+        raise typer.BadParameter(f"must be whole numbers from 0 to 2^63 - 1, not {seeds!r}", param_hint="--seeds")
     return first, second
 
 
 def _print(result: DemoResult, out: Path) -> None:
+    from ..spec.report import percent
+
     width = max(len(row.label) for row in result.rows)
     print(f"{'test images':<{width}}  {'loss':>8}  {'accuracy':>8}")
     for row in result.rows:
-        print(f"{row.label:<{width}}  {row.loss:>8.4f}  {100 * row.accuracy:>6.1f} %")
+        print(f"{row.label:<{width}}  {row.loss:>8.4f}  {percent(row.accuracy):>8}")
     print()
     reduction, match = result.reduction, result.match
     common.print_figures(

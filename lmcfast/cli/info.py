@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -17,6 +21,8 @@ _LIBRARIES = ("torch", "numpy", "safetensors")
 
 def info(as_json: common.Json = False, debug: common.Debug = False) -> None:
     """Print versions, what was built and what is used.
+
+    torch itself is imported only if it was built for CUDA, to ask it for devices.
 
     Example:
       lmcfast info
@@ -55,11 +61,31 @@ def _version(library: str) -> str:
 
 
 def _cuda() -> str:
+    """The CUDA devices that torch sees. Importing torch takes seconds, so first its own note of its build is read."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "torch is not installed"
+    if not built_for_gpu(Path(spec.origin).with_name("version.py")):
+        return "no: this build of torch is for the CPU"
+    common.print_notes(["importing torch, to ask it for devices"])
     import torch
 
     if not torch.cuda.is_available():
         return "no device"
     return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def built_for_gpu(note: Path) -> bool:
+    """Whether torch's ``version.py`` names a version of CUDA or ROCm; true where it cannot be told."""
+    try:
+        text = note.read_text(encoding="utf-8")
+    except OSError:
+        return True
+    found = dict(re.findall(r"^(cuda|hip)\b[^=\n]*=\s*(.+)$", text, flags=re.MULTILINE))
+    try:
+        return not found or any(ast.literal_eval(value) is not None for value in found.values())
+    except (ValueError, SyntaxError):
+        return True
 
 
 def _text(value: object) -> str:

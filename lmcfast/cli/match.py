@@ -36,15 +36,23 @@ def match(
       lmcfast match a.safetensors b.safetensors -o p.safetensors
       lmcfast apply p.safetensors b.safetensors -o b-aligned.safetensors
     """
+    common.check_ending(out, (".safetensors",))
     with common.reporting(debug):
-        common.check_early((a, b), out, no_overwrite)
+        common.check_early((a, b, *common.spec_inputs(spec)), out, no_overwrite)
         options = common.match_options(start, max_sweeps, restarts, seed, fix, only, device)
         from ..merging.files import match_files
 
-        with descent_progress() as callback:
+        with descent_progress(restarts) as callback:
             done = match_files(a, b, out, spec=spec, options=options, overwrite=not no_overwrite, callback=callback)
         common.print_notes(done.notes)
         if as_json:
-            common.print_json({**common.match_json(done.summary), "out": out, "notes": done.notes})
+            common.print_json(
+                {
+                    **common.match_json(done.summary),
+                    "out": out,
+                    "unchecked_spec": done.unchecked_spec,
+                    "notes": done.notes,
+                }
+            )
         else:
             common.print_figures({**common.match_figures(done.summary), "written": out})

@@ -54,12 +54,14 @@ def merge(
     """
     weight = _weight_of_b(weights)
     _refuse_useless(context, permutations)
+    common.check_ending(out, common.checkpoint_endings())
     with common.reporting(debug):
-        common.check_early((a, b, *([permutations] if permutations else [])), out, no_overwrite)
+        further = common.spec_inputs(spec) if permutations is None else (permutations,)
+        common.check_early((a, b, *further), out, no_overwrite)
         options = common.match_options(start, max_sweeps, restarts, seed, fix, only, device)
         from ..merging.files import merge_files
 
-        with descent_progress() as callback:
+        with descent_progress(restarts) as callback:
             done = merge_files(
                 a,
                 b,
@@ -87,6 +89,7 @@ def _json(done: MergedFile) -> dict[str, object]:
         "averaged_statistics": done.averaged_statistics,
         "kept_from_a": done.kept_from_a,
         "out": done.out,
+        "unchecked_spec": done.unchecked_spec,
         "notes": done.notes,
     }
 

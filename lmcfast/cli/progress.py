@@ -17,38 +17,71 @@ if TYPE_CHECKING:
 def _bar(counted: bool) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    columns = [TextColumn("{task.description}"), BarColumn()]
+    console = Console(file=sys.stderr)
+    console.width = max(20, console.width - 4)  # room for the terminal's ^C: a line that it breaks would stay behind
+    columns = [TextColumn("{task.description}", table_column=Column(no_wrap=True)), BarColumn()]
     if counted:
         columns.append(TaskProgressColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=Console(file=sys.stderr), transient=True) as bar:
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         yield bar
 
 
 @contextmanager
-def descent_progress() -> Iterator[Callable[[Step], None]]:
-    """A callback for ``weight_matching``: sweep, group and objective of each step.
+def descent_progress(restarts: int = 1) -> Iterator[Callable[[Step], None]]:
+    """A callback for ``weight_matching``: restart (where there are several), sweep, group and objective of each step.
 
     How many sweeps a descent will need is not known, so the bar only shows that it goes on.
     """
+    place = _Place()
     if sys.stderr.isatty():
         with _bar(counted=False) as bar:
             task = bar.add_task("reading", total=None)
-            yield lambda step: bar.update(task, description=_describe(step))
+
+            def move(step: Step) -> None:
+                place.follow(step)
+                bar.update(task, description=_describe(step, place.restart, restarts))
+
+            yield move
     else:
-        last_sweep: list[int | None] = [None]
 
-        def show(step: Step) -> None:
-            if step.sweep != last_sweep[0]:
-                last_sweep[0] = step.sweep
-                print(f"match: {_describe(step)}", file=sys.stderr)
+        def tell(step: Step) -> None:
+            before = place.restart, place.sweep
+            place.follow(step)
+            if (place.restart, place.sweep) != before:
+                print(f"match: {_describe(step, place.restart, restarts)}", file=sys.stderr)
 
-        yield show
+        yield tell
 
 
-def _describe(step: Step) -> str:
+class _Place:
+    """Which descent a step belongs to, which the step itself does not say.
+
+    A descent's sweeps go up and visit a group once each, and the forward start comes before its first sweep.
+    """
+
+    def __init__(self) -> None:
+        self.restart = 1
+        self.sweep: int | None = None
+        self.visited: set[str] = set()
+
+    def follow(self, step: Step) -> None:
+        if self.sweep is not None and (
+            step.sweep < self.sweep or (step.sweep == self.sweep and step.group in self.visited)
+        ):
+            self.restart += 1
+            self.visited.clear()
+        if step.sweep != self.sweep:
+            self.sweep = step.sweep
+            self.visited.clear()
+        self.visited.add(step.group)
+
+
+def _describe(step: Step, restart: int, restarts: int) -> str:
+    which = f"restart {restart} of {restarts}, " if restarts > 1 else ""
     where = "start" if step.kind == "start" else f"sweep {step.sweep}"
-    return f"{where}, group {step.group}, objective {step.objective:.6g}"
+    return f"{which}{where}, group {step.group}, objective {step.objective:.6g}"
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidParamsError
+from ..errors import InvalidInputsError, InvalidParamsError, LmcfastError
 from . import common
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def spec(
         list[str] | None,
         typer.Option("--input-shape", metavar="1,3,32,32", help="Shape of an input of it (may be repeated)."),
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="List every place, fixed axis and buffer.")] = False,
     no_overwrite: common.NoOverwrite = False,
     as_json: common.Json = False,
     debug: common.Debug = False,
@@ -54,8 +56,8 @@ def spec(
       lmcfast spec a.safetensors -o spec.json
       lmcfast spec a.safetensors --check my_networks:make_mlp --input-shape 8,64
     """
-    if out is not None and out.suffix.lower() != ".json":
-        raise typer.BadParameter(f"must end in .json, not {str(out)!r}", param_hint="--out")
+    if out is not None:
+        common.check_ending(out, (".json",))
     shapes = [_shape(text) for text in input_shape or []]
     if check is not None and not shapes:
         raise typer.BadParameter("needs --input-shape", param_hint="--check")
@@ -64,17 +66,20 @@ def spec(
     with common.reporting(debug):
         common.check_early((file,), out, no_overwrite)
         module = _make_module(check) if check is not None else None
-        from ..merging.files import spec_of_file
+        from ..merging import spec_of_file
 
-        found, params = spec_of_file(file)
-        proof = _prove(found, module, params, shapes, file) if module is not None else None
+        content = spec_of_file(file)
+        found = content.spec
+        proof = _prove(found, module, content.tensors, shapes, file) if module is not None else None
         if out is not None:
             found.save(out)
+        common.print_notes(content.notes)
         if as_json:
             document = {"file": file, "spec": json.loads(found.to_json())}
-            common.print_json({**document, "verified": None if proof is None else True, "out": out})
+            verified = None if proof is None else True
+            common.print_json({**document, "verified": verified, "out": out, "notes": content.notes})
         else:
-            print(found.report())
+            print(found.report().text(full, common.columns() or 100))
             if proof is not None:
                 print(proof)
             if out is not None:
@@ -98,20 +103,44 @@ def _make_module(target: str) -> nn.Module:
     module_name, colon, factory_name = target.partition(":")
     if not (module_name and colon and factory_name):
         raise typer.BadParameter(f"must be MODULE:FACTORY, not {target!r}", param_hint="--check")
-    sys.path.insert(0, os.getcwd())
-    try:
-        imported = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise typer.BadParameter(f"{target!r}: {error}", param_hint="--check") from error
+    imported = _import(module_name)
     factory = getattr(imported, factory_name, None)
     if not callable(factory):
         raise typer.BadParameter(
             f"{target!r}: module {module_name!r} has no callable {factory_name!r}", param_hint="--check"
         )
-    made = factory()
+    try:
+        made = factory()
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise CheckError(f"--check: {target!r} failed: {_describe(error)}") from error
     if not isinstance(made, nn.Module):
         raise typer.BadParameter(f"{target!r} gave a {type(made).__name__}, not a module", param_hint="--check")
     return made
+
+
+class CheckError(LmcfastError):
+    """The code that ``--check`` names failed; its own error is the cause."""
+
+
+def _import(name: str) -> ModuleType:
+    sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and error.name is not None
+            and f"{name}.".startswith(f"{error.name}.")
+        ):
+            raise typer.BadParameter(f"there is no module {name!r} here", param_hint="--check") from error
+        raise CheckError(f"--check: module {name!r} cannot be imported: {_describe(error)}") from error
+
+
+def _describe(error: BaseException) -> str:
+    """Type and first line of an error."""
+    text = str(error).strip()
+    line = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    return line if len(line) <= 300 else line[:297] + "..."
 
 
 def _prove(
@@ -134,4 +163,7 @@ def _prove(
             raise InvalidParamsError(f"{file}: does not fit the module of --check: {detail[:300]}") from error
     generator = torch.Generator().manual_seed(0)
     inputs = tuple(torch.randn(shape, generator=generator) for shape in shapes)
-    return str(verify_spec(found, module, inputs))
+    try:
+        return str(verify_spec(found, module, inputs))
+    except InvalidInputsError as error:
+        raise InvalidInputsError(f"--input-shape: {error}") from error

@@ -38,8 +38,8 @@ def check_writable(path: StrPath, overwrite: bool = True) -> Path:
     """Prove that a file can be written at ``path``, before any long work; nothing is left behind.
 
     Returns the real target (links resolved). Raises ``CheckpointError`` naming the path: its folder is
-    missing or no folder, cannot be written to, the path is a folder or a device, or it exists and
-    ``overwrite`` is false.
+    missing or no folder, cannot be written to, the path is a folder or a device, or it exists and is
+    read-only or ``overwrite`` is false.
     """
     target = _target(path)
     if not overwrite and target.exists():
@@ -54,7 +54,8 @@ def check_writable_folder(path: StrPath) -> Path:
     try:
         nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not nearest.is_dir():
-            raise CheckpointError(f"{path}: {nearest} is not a folder", str(path))
+            which = "is a file" if nearest == folder else f"{nearest} is a file"
+            raise CheckpointError(f"{path}: {which}; give a folder", str(path))
     except OSError as error:
         raise CheckpointError(f"{path}: {reason(error)}", str(path)) from error
     _probe(nearest, path)
@@ -97,15 +98,24 @@ def _target(path: StrPath) -> Path:
     target = Path(os.path.realpath(path))
     try:
         if not target.parent.is_dir():
-            what = "is not a folder" if target.parent.exists() else "does not exist"
-            raise CheckpointError(f"{path}: cannot write: folder {target.parent} {what}", str(path))
+            found = f"{target.parent} is a file, not a folder"
+            absent = f"folder {target.parent} does not exist"
+            what = found if target.parent.exists() else absent
+            raise CheckpointError(f"{path}: cannot write: {what}", str(path))
         if target.is_dir():
-            raise CheckpointError(f"{path}: cannot write: it is a folder", str(path))
+            raise CheckpointError(f"{path}: is a folder; give a file", str(path))
         if target.exists() and not target.is_file():
             raise CheckpointError(f"{path}: cannot write: it is not a regular file", str(path))
+        if target.exists() and _is_read_only(target):
+            raise CheckpointError(f"{path}: cannot write: the file is there and read-only", str(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot write: {reason(error)}", str(path)) from error
     return target
+
+
+def _is_read_only(file: Path) -> bool:
+    """Whether the file is marked so: a rename would replace it all the same, and root may write anything."""
+    return file.stat().st_mode & 0o222 == 0 or not os.access(file, os.W_OK)
 
 
 def _probe(folder: Path, path: StrPath) -> None:

@@ -65,7 +65,13 @@ class Checkpoint:
 
 
 def load_checkpoint(path: StrPath) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file by name, on the CPU; see :func:`read_checkpoint`."""
+    """The tensors of a checkpoint file by name, on the CPU.
+
+    ``.safetensors``, or ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` of torch, which may hold the state dict itself or, as
+    training programs write it, under ``state_dict``, ``model_state_dict`` or ``model``. Raises ``CheckpointError``
+    naming the file: missing, a folder, unreadable, truncated, another format, or Python objects, which are never loaded
+    since that can run code. (:func:`lmcfast.io.read_checkpoint` gives the file's metadata too.)
+    """
     return read_checkpoint(path).tensors
 
 
@@ -144,7 +150,7 @@ def _check_readable(path: Path) -> None:
     """Open the file once in Python, whose errors are more precise than those of the libraries."""
     try:
         if path.is_dir():
-            raise CheckpointError(f"{path}: cannot read: it is a folder, not a file", str(path))
+            raise CheckpointError(f"{path}: is a folder; give a file", str(path))
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path}: cannot read: it is not a regular file", str(path))
         with open(path, "rb"):
@@ -160,8 +166,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except SafetensorError as error:
         detail = _one_line(error).removeprefix("Error while deserializing header: ")
-        message = f"{path}: not a safetensors file, or a truncated one ({detail})"
-        raise CheckpointError(message, str(path)) from error
+        kind = "truncated or damaged" if _begins_as_safetensors(path) else "not a safetensors file"
+        raise CheckpointError(f"{path}: {kind} ({detail})", str(path)) from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read: {reason(error)}", str(path)) from error
     return Checkpoint(path, tensors, metadata)
@@ -175,12 +181,11 @@ def _read_torch(path: Path) -> Checkpoint:
             warnings.simplefilter("ignore")  # advice about pickles to programmers; a file is judged below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: {_refusal(error)}", str(path)) from error
+        raise CheckpointError(f"{path}: {_refusal(path, error)}", str(path)) from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read: {reason(error)}", str(path)) from error
     except _DAMAGE as error:
-        message = f"{path}: not a torch checkpoint, or a damaged one ({_one_line(error)})"
-        raise CheckpointError(message, str(path)) from error
+        raise CheckpointError(f"{path}: {_not_torch(path)}", str(path)) from error
     return _state_dict(path, content)
 
 
@@ -244,11 +249,45 @@ def _sort_metadata(path: Path) -> None:
             file.write(text.ljust(length))
 
 
-def _refusal(error: pickle.UnpicklingError) -> str:
+def _begins_as_safetensors(path: Path) -> bool:
+    """Whether a file is empty or begins as the format does: a length in 8 bytes, then JSON."""
+    head = _head(path)
+    return len(head) < 9 or head[8:9] == b"{"
+
+
+def _not_torch(path: Path) -> str:
+    """A torch file is a zip archive or, in the old format, a pickle; what begins so and cannot be read is damaged."""
+    head = _head(path)
+    if not head:
+        return "truncated or damaged: the file is empty"
+    if head[:4] != b"PK\x03\x04":
+        return "truncated or damaged" if head[0] == 0x80 else "not a torch checkpoint"
+    # The archive's index ends in this mark, at most 64 KiB before the file's end.
+    return "not a torch checkpoint, or a damaged one" if b"PK\x05\x06" in _tail(path) else "truncated or damaged"
+
+
+def _head(path: Path) -> bytes:
+    return _piece(path, 0, 16)
+
+
+def _tail(path: Path) -> bytes:
+    return _piece(path, max(0, path.stat().st_size - 2**16 - 64), 2**16 + 64)
+
+
+def _piece(path: Path, start: int, length: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read: {reason(error)}", str(path)) from error
+
+
+def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
     """Tell a pickle with objects in it from a file that is no pickle at all."""
     found = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported (?:global|class) ([\w.]+)", str(error))
     if found is None:
-        return "not a torch checkpoint, or a damaged one"
+        return _not_torch(path)
     name = found.group(1) or found.group(2)
     return f"holds Python objects ({name}), which are not loaded since that can run code; save its state dict alone"
 

@@ -10,9 +10,8 @@ from .files import (
     apply_file,
     match_files,
     merge_files,
-    read_spec,
-    spec_of_file,
 )
+from .models import SpecFile, read_spec, spec_of_file
 
 __all__ = [
     "AppliedFile",
@@ -20,6 +19,7 @@ __all__ = [
     "MatchSummary",
     "MatchedFiles",
     "MergedFile",
+    "SpecFile",
     "UnresetBatchNormWarning",
     "apply_file",
     "match_files",

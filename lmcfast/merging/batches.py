@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -28,6 +28,17 @@ def to_device(value: Any, device: torch.device) -> Any:
         moved = [to_device(item, device) for item in value]
         return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
     return value
+
+
+def check_batches(batches: Any) -> None:
+    """``TypeError`` for what is not several batches but, it seems, one: a tensor would be taken apart row by row."""
+    if isinstance(batches, torch.Tensor):
+        raise TypeError(
+            f"batches: a list or another iterable of batches is needed, not a tensor of shape {tuple(batches.shape)}; "
+            "for one batch give [batch]"
+        )
+    if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
+        raise TypeError(f"batches: a list or another iterable of batches is needed, not {type(batches).__name__}")
 
 
 def inputs_of(batch: Any) -> Any:

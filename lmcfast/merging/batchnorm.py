@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InvalidParamsError
-from .batches import device_of, inputs_of, to_device
+from .batches import check_batches, device_of, inputs_of, to_device
 
 
 class UnresetBatchNormWarning(UserWarning):
@@ -51,9 +51,11 @@ def reset_batchnorm(module: nn.Module, batches: Iterable[Any]) -> int:
 
     Raises:
         ValueError: there are no batches.
+        TypeError: ``batches`` is one tensor, not a list or another iterable of batches.
         InvalidParamsError: the new statistics of a layer are not finite; ``tensor`` names them.
         Whatever the module or ``batches`` raises. The old statistics are back in place after every error.
     """
+    check_batches(batches)
     layers = batchnorm_layers(module)
     if not layers:
         return 0

@@ -7,39 +7,43 @@ result whole or not at all.
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .. import __version__
-from ..errors import CheckpointError, InvalidParamsError, SpecError, UnavailableError
+from ..errors import CheckpointError, OptionError, UnavailableError
 from ..io import (
     PermutationFile,
     check_output,
     check_sources,
     check_writable,
     file_sha256,
-    read_checkpoint,
     read_permutations,
     same_file,
     save_checkpoint,
 )
-from ..io.checkpoint import Checkpoint
-from ..io.permutations import FORMAT as PERMUTATION_FORMAT
 from ..matching import MatchResult, Step, weight_matching
 from ..matching.start import Start
-from ..params import apply_permutations, check_finite, check_params, distance, interpolate
-from ..spec import PermutationSpec, spec_from_params
+from ..params import apply_permutations, distance, interpolate
+from ..spec import PermutationSpec
 from .batchnorm import UnresetBatchNormWarning
-
-StrPath = str | os.PathLike[str]
+from .models import (
+    SpecSource,
+    StrPath,
+    fit_pair,
+    fit_permutations,
+    read_model,
+    reading_notes,
+    unchecked_note,
+    unchecked_spec,
+)
 
 
 @dataclass(frozen=True)
@@ -81,22 +85,30 @@ class MatchSummary:
 
 @dataclass(frozen=True)
 class MatchedFiles:
-    """Result of :func:`match_files`; ``notes`` are sentences about how the files were read."""
+    """Result of :func:`match_files`; ``notes`` are sentences about how the files were read.
+
+    ``unchecked_spec``: the file that the spec was read from; that it is right for the network was not shown.
+    """
 
     result: MatchResult
     summary: MatchSummary
     out: Path | None
     notes: tuple[str, ...] = ()
+    unchecked_spec: str | None = None
 
 
 @dataclass(frozen=True)
 class AppliedFile:
-    """Result of :func:`apply_file`: ``groups`` is {group: (units, units that moved)}."""
+    """Result of :func:`apply_file`: ``groups`` is {group: (units, units that moved)}.
+
+    ``unchecked_spec``: the permutation file, where its spec is not one that lmcfast's own tables give.
+    """
 
     out: Path
     groups: dict[str, tuple[int, int]]
     tensors: int
     notes: tuple[str, ...] = ()
+    unchecked_spec: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,7 @@ class MergedFile:
 
     ``weights`` of A and B. ``averaged_statistics``: running statistics (BatchNorm) that were averaged and are
     wrong until they are computed anew. ``kept_from_a``: integer and bool tensors that differ and were taken
-    from A.
+    from A. ``unchecked_spec``: as of the results above.
     """
 
     out: Path
@@ -115,6 +127,7 @@ class MergedFile:
     averaged_statistics: tuple[str, ...]
     kept_from_a: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    unchecked_spec: str | None = None
 
 
 def match_files(
@@ -122,7 +135,7 @@ def match_files(
     b: StrPath,
     out: StrPath | None = None,
     *,
-    spec: str | StrPath | PermutationSpec = "auto",
+    spec: SpecSource = "auto",
     options: MatchOptions | None = None,
     overwrite: bool = True,
     callback: Callable[[Step], object] | None = None,
@@ -131,18 +144,21 @@ def match_files(
 
     ``spec``: "auto" (from the tensors' names and shapes), the path of a spec file, or a spec. ``callback``
     receives each step of the descent. Raises ``CheckpointError`` (a file), ``SpecError`` (the spec does not
-    fit), ``InvalidParamsError`` (tensors that do not fit, NaN), each naming file and tensor.
+    fit), ``InvalidParamsError`` (tensors that do not fit, NaN), each naming file and tensor, and ``OptionError``
+    (``fix`` or ``only`` names no group, or together they leave none that may move).
     """
     if out is not None:
         check_writable(out, overwrite)
         _check_distinct(out, a, b)
-    model_a, model_b = read_checkpoint(a), read_checkpoint(b)
-    bound = _fit(spec, model_a, model_b)
+    model_a, model_b = read_model(a), read_model(b)
+    bound = fit_pair(spec, model_a, model_b)
     result, summary = _match(bound, model_a.tensors, model_b.tensors, options, callback)
     if out is not None:
         sources = {"a": file_sha256(a), "b": file_sha256(b)}
         result.save(out, sources=sources)
-    return MatchedFiles(result, summary, Path(out) if out is not None else None, _notes(model_a, model_b))
+    unchecked = unchecked_spec(spec, bound, model_a)
+    notes = (*reading_notes(model_a, model_b), *_spec_notes(unchecked))
+    return MatchedFiles(result, summary, Path(out) if out is not None else None, notes, unchecked)
 
 
 def apply_file(
@@ -163,11 +179,13 @@ def apply_file(
     file = read_permutations(permutations)
     if check_source:
         check_sources(file, {"b": b})
-    model = read_checkpoint(b)
-    spec = _spec_of(file, model)
+    model = read_model(b)
+    spec = fit_permutations(file, model)
     aligned = apply_permutations(spec, file.permutations, model.tensors)
     save_checkpoint(out, aligned, model.metadata, overwrite)
-    return AppliedFile(Path(out), _moved(file.permutations), len(aligned), _notes(model))
+    unchecked = unchecked_spec(file, spec, model)
+    notes = (*reading_notes(model), *_spec_notes(unchecked))
+    return AppliedFile(Path(out), _moved(file.permutations), len(aligned), notes, unchecked)
 
 
 def merge_files(
@@ -176,7 +194,7 @@ def merge_files(
     out: StrPath,
     *,
     permutations: StrPath | None = None,
-    spec: str | StrPath | PermutationSpec = "auto",
+    spec: SpecSource = "auto",
     weight: float = 0.5,
     options: MatchOptions | None = None,
     check_source: bool = True,
@@ -192,17 +210,15 @@ def merge_files(
     """
     check_output(out, overwrite)
     _check_distinct(out, a, b, *([permutations] if permutations is not None else []))
-    if permutations is not None:
-        file = read_permutations(permutations)
-        if check_source:
-            check_sources(file, {"a": a, "b": b})
-        model_a, model_b = read_checkpoint(a), read_checkpoint(b)
-        bound = _spec_of(file, model_a, model_b)
+    file = read_permutations(permutations) if permutations is not None else None
+    if file is not None and check_source:
+        check_sources(file, {"a": a, "b": b})
+    model_a, model_b = read_model(a), read_model(b)
+    bound = fit_pair(spec if file is None else file, model_a, model_b, alike=True)
+    if file is not None:
         aligned = apply_permutations(bound, file.permutations, model_b.tensors)
         summary = _summary(bound, file, model_a.tensors, model_b.tensors, aligned)
     else:
-        model_a, model_b = read_checkpoint(a), read_checkpoint(b)
-        bound = _fit(spec, model_a, model_b)
         result, summary = _match(bound, model_a.tensors, model_b.tensors, options, callback)
         aligned = result.apply(model_b.tensors)
     merged = interpolate(model_a.tensors, aligned, weight)
@@ -210,6 +226,7 @@ def merge_files(
     statistics = _averaged(bound, model_a.tensors, weight)
     if statistics:
         warnings.warn(_advice(statistics), UnresetBatchNormWarning, stacklevel=2)
+    unchecked = unchecked_spec(spec if file is None else file, bound, model_a)
     return MergedFile(
         Path(out),
         summary,
@@ -217,30 +234,9 @@ def merge_files(
         len(merged),
         statistics,
         tuple(name for name in merged if _is_kept(name, model_a.tensors[name], aligned[name])),
-        _notes(model_a, model_b),
+        (*reading_notes(model_a, model_b), *_spec_notes(unchecked)),
+        unchecked,
     )
-
-
-def spec_of_file(path: StrPath) -> tuple[PermutationSpec, dict[str, Tensor] | None]:
-    """The spec of a spec file (``.json``), a permutation file or, found from its tensors, a checkpoint.
-
-    The tensors come with the spec of a checkpoint, None with the others. Raises ``CheckpointError`` naming
-    the file, ``SpecError`` where no spec can be derived.
-    """
-    if Path(path).suffix.lower() == ".json":
-        return PermutationSpec.load(path), None
-    content = read_checkpoint(path)
-    if content.metadata.get("format") == PERMUTATION_FORMAT:
-        return PermutationSpec.from_json(read_permutations(path).spec_text), None
-    with _naming(path):
-        return spec_from_params(content.tensors).bind(content.tensors), content.tensors
-
-
-def read_spec(spec: str | StrPath | PermutationSpec, params: Mapping[str, Tensor]) -> PermutationSpec:
-    """A spec from "auto" (derived from the names and shapes of ``params``), a spec file's path, or itself."""
-    if isinstance(spec, PermutationSpec):
-        return spec
-    return spec_from_params(params) if spec == "auto" else PermutationSpec.load(spec)
 
 
 def _match(
@@ -252,6 +248,7 @@ def _match(
 ) -> tuple[MatchResult, MatchSummary]:
     chosen = options or MatchOptions()
     _check_device(chosen.device)
+    _check_choice(spec, chosen)
     begin = time.perf_counter()
     result = weight_matching(
         spec,
@@ -281,15 +278,38 @@ def _match(
 
 
 def _check_device(device: str | None) -> None:
-    """Refuse a device that torch does not know or this machine lacks, in place of torch's many errors for it."""
+    """Refuse, before torch does it at length, a device that is none of cpu, cuda, cuda:N or that is not here."""
     if device is None or device == "cpu":
         return
-    try:
-        found = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # unknown names are the one, builds without CUDA the other
-        raise UnavailableError(f"device {device!r} is not available: {str(error).splitlines()[0]}") from error
-    if found.type == "meta":
-        raise UnavailableError(f"device {device!r} holds no data")
+    kind, colon, number = device.partition(":")
+    if kind != "cuda" or (bool(colon) and not (number.isascii() and number.isdigit())):
+        raise OptionError(f"must be cpu, cuda or cuda:N, not {device!r}", "device")
+    if torch.version.cuda is None and torch.version.hip is None:
+        raise UnavailableError(f"device {device!r} is not available: this build of torch has no CUDA")
+    count = torch.cuda.device_count()
+    if int(number or 0) >= count:
+        raise UnavailableError(f"device {device!r} is not available: torch sees {count} CUDA devices here")
+
+
+def _check_choice(spec: PermutationSpec, chosen: MatchOptions) -> None:
+    """Every pattern of ``fix`` and ``only`` matches a group, and they leave one that may move, if there was one."""
+    for option, patterns in (("fix", chosen.fix), ("only", chosen.only or ())):
+        for pattern in patterns:
+            if not any(fnmatchcase(group, pattern) for group in spec.groups):
+                some = ", ".join([*list(spec.groups)[:8], *["..."] * (len(spec.groups) > 8)])
+                raise OptionError(f"{pattern!r} matches no group; there are {some}", option)
+    left = [
+        group
+        for group in spec.movable_groups
+        if (chosen.only is None or any(fnmatchcase(group, pattern) for pattern in chosen.only))
+        and not any(fnmatchcase(group, pattern) for pattern in chosen.fix)
+    ]
+    if spec.movable_groups and not left:
+        raise OptionError("leaves no group that may move", "fix" if chosen.fix else "only")
+
+
+def _spec_notes(unchecked: str | None) -> tuple[str, ...]:
+    return () if unchecked is None else (unchecked_note(unchecked),)
 
 
 def _summary(
@@ -302,37 +322,6 @@ def _summary(
     """The figures of permutations that were read from a file, for these two models."""
     before, after = distance(spec, params_a, params_b), distance(spec, params_a, aligned)
     return MatchSummary(file.objective, file.gap, before, after, _moved(file.permutations))
-
-
-def _fit(spec: str | StrPath | PermutationSpec, model_a: Checkpoint, model_b: Checkpoint) -> PermutationSpec:
-    """The spec bound to the sizes of A, with both models checked against it; messages name the files."""
-    with _naming(model_a.path):
-        found = read_spec(spec, model_a.tensors)
-    return _check_models(found, model_a, model_b)
-
-
-def _spec_of(file: PermutationFile, *models: Checkpoint) -> PermutationSpec:
-    with _naming(file.path):
-        spec = PermutationSpec.from_json(file.spec_text)
-    return _check_models(spec, *models)
-
-
-def _check_models(spec: PermutationSpec, *models: Checkpoint) -> PermutationSpec:
-    for model in models:
-        spec = check_params(spec, model.tensors, argument=str(model.path))
-        check_finite(model.tensors, argument=str(model.path))
-    return spec
-
-
-@contextmanager
-def _naming(path: StrPath) -> Iterator[None]:
-    """Begin the message of an error about tensors or a spec with the file that they come from."""
-    try:
-        yield
-    except InvalidParamsError as error:
-        raise InvalidParamsError(f"{path}: {error}", error.tensor) from error
-    except SpecError as error:
-        raise SpecError(f"{path}: {error}", error.tensor, error.group) from error
 
 
 def _check_distinct(out: StrPath, *inputs: StrPath) -> None:
@@ -372,12 +361,3 @@ def _advice(statistics: tuple[str, ...]) -> str:
         f"{len(statistics)} running statistics were averaged ({statistics[0]}, ...) and do not fit the merged "
         "weights: compute them anew with lmcfast.reset_batchnorm(module, batches) before use"
     )
-
-
-def _notes(*models: Checkpoint) -> tuple[str, ...]:
-    notes = []
-    for model in models:
-        if model.nested is not None:
-            beside = f"; left out: {', '.join(model.ignored)}" if model.ignored else ""
-            notes.append(f"{model.path}: tensors taken from its entry {model.nested!r}{beside}")
-    return tuple(notes)

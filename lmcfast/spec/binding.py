@@ -45,6 +45,41 @@ def and_more(names: Collection[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
+def added_prefix(has: Collection[str], lacks: Collection[str]) -> str:
+    """The prefix that all names in ``has`` have and those in ``lacks`` do not, where that is the difference; else "".
+
+    The names of the smaller collection must all be found in the other, which may have more (counters have no entry in
+    a spec).
+    """
+    bare, full = (next(iter(names), "") for names in (lacks, has))
+    more = len(has) >= len(lacks)
+    pairs = ((name, bare) for name in has) if more else ((full, name) for name in lacks)
+    for name, end in pairs:
+        prefix = name.removesuffix(end) if end else ""
+        if name == prefix or not prefix.endswith(".") or not all(other.startswith(prefix) for other in has):
+            continue
+        found = (prefix + other in has for other in lacks) if more else (other[len(prefix) :] in lacks for other in has)
+        if all(found):
+            return prefix
+    return ""
+
+
+def check_named(axes: Collection[str], names: Collection[str]) -> None:
+    """``InvalidParamsError`` where all the tensors are there, but under names with a prefix more or less."""
+    for has, lacks, verb in ((names, axes, "begin"), (axes, names, "do not begin")):
+        prefix = added_prefix(has, lacks)
+        if prefix:
+            wanted = next(iter(axes))
+            raise InvalidParamsError(
+                f"tensor {wanted!r} is missing: the names of the tensors {verb} with {prefix!r}, those in the spec "
+                f"{'do not' if verb == 'begin' else 'do'}; {PREFIX_ADVICE}",
+                wanted,
+            )
+
+
+PREFIX_ADVICE = "rename them (DataParallel adds 'module.', torch.compile '_orig_mod.')"
+
+
 class _Solver:
     """Reads sizes off the axes, each from an axis with one unknown, until nothing changes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -21,8 +22,7 @@ def check_params(
     A tensor without an entry in the spec is an error unless it is 0-d, of an integer or bool dtype (a counter, a
     mask), or ``strict`` is false. ``InvalidParamsError`` and ``SpecError`` begin with ``argument`` and name the tensor.
     """
-    if not isinstance(params, Mapping):
-        raise InvalidParamsError(f"{argument}: a state dict is needed, not {type(params).__name__}")
+    check_mapping(params, argument)
     for name, tensor in params.items():
         if not isinstance(tensor, torch.Tensor):
             raise InvalidParamsError(f"{argument}: {name!r} is not a tensor but {type(tensor).__name__}", name)
@@ -39,6 +39,13 @@ def check_params(
                 f"{argument}: tensor {extra[0]!r} has no entry in the spec{and_more(extra)}", extra[0]
             )
     return bound
+
+
+def check_mapping(params: Any, argument: str = "params") -> None:
+    """``InvalidParamsError`` for what is no state dict; to who hands in the module it says how to get it."""
+    if not isinstance(params, Mapping):
+        advice = "; pass module.state_dict()" if isinstance(params, torch.nn.Module) else ""
+        raise InvalidParamsError(f"{argument}: a state dict is needed, not {type(params).__name__}{advice}")
 
 
 def may_lack_entry(tensor: torch.Tensor) -> bool:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import CheckpointError, InvalidParamsError, SpecError
-from ..io.atomic import atomic_path
-from .binding import resolve
+from ..io.atomic import atomic_path, reason
+from .binding import check_named, resolve
 from .layout import Atom, Concat, Fixed, Layout, Product, atoms, normalize, parse_layout
 from .nesting import outer_axes
 from .text import canonical_text, read_text, write_text
@@ -122,6 +122,8 @@ class PermutationSpec:
                     f"has {shapes[canonical]}",
                     alias,
                 )
+        if len(shapes) < len(self.axes):
+            check_named(self.axes, params.keys())
         found, axes = resolve(self.axes, sizes, shapes)
         if axes == self.axes and found == sizes:
             return self
@@ -227,7 +229,7 @@ class PermutationSpec:
             with open(path, encoding="utf-8") as file:
                 return cls.from_json(file.read())
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}", str(path)) from error
+            raise CheckpointError(f"{path}: cannot read: {reason(error)}", str(path)) from error
         except UnicodeDecodeError:
             raise CheckpointError(f"{path}: is not a spec file: not UTF-8 text", str(path)) from None
         except SpecError as error:
@@ -239,7 +241,7 @@ class PermutationSpec:
         return hashlib.sha256(canonical_text(self).encode()).hexdigest()
 
     def report(self) -> SpecReport:
-        """What moves and what does not; ``str()`` of it is a table of at most 100 columns."""
+        """What moves and what does not; ``str()`` of it is a short table, ``.text(full=True)`` one that lists all."""
         from .report import make_report
 
         return make_report(self)

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ..errors import SpecError
+from ..errors import InvalidInputsError, SpecError
 from .checks import may_lack_entry
 from .gather import permute_tensor
 from .spec import STATISTICS, PermutationSpec
@@ -75,6 +75,7 @@ def verify_spec(
     In the copy, tensors whose entries are all alike (a fresh bias, fresh statistics) get different ones, since it would
     not show whether they moved.
 
+    ``InvalidInputsError``: the module cannot take the example inputs; its own error is the cause.
     ``SpecError`` names the culprit (``tensor``, ``group``): an axis that lists a group and should not, one that should
     and does not, a statistic that was forgotten; also a parameter without an entry, or an output with NaN.
     """
@@ -167,7 +168,13 @@ class Trial:
         device = next(iter(self.params.values())).device if self.params else torch.device("cpu")
         self.args, self.kwargs = pytree.tree_map(lambda leaf: _widen(leaf, device), (args, dict(kwargs or {})))
         self.outputs = outputs or _default_outputs
-        self.reference = self.run(self.params)
+        try:
+            self.reference = self.run(self.params)
+        except Exception as error:  # whatever the module raises: it is the caller's code
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in _tensors((self.args, self.kwargs)))
+            raise InvalidInputsError(
+                f"the example inputs (of shape {shapes or 'none'}) do not fit the module: {_first_line(error)}"
+            ) from error
         if not self.reference:
             raise SpecError("the module's output holds no tensor that could be compared")
         if any(bool(tensor.isnan().any()) for tensor in self.reference):
@@ -206,6 +213,12 @@ class Trial:
         if [tensor.shape for tensor in found] != [tensor.shape for tensor in self.reference]:
             return math.inf
         return max(_relative(a, b) for a, b in zip(self.reference, found, strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    """The type of an error and the first line of its text."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def _unlike(tensor: torch.Tensor, positive: bool) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from ...errors import SpecError
+from ..checks import check_mapping
 from ..spec import PermutationSpec
 from .chain import feed_forward_spec, vgg_spec
 from .resnet import resnet_spec
@@ -25,11 +26,13 @@ _KNOWN = (
 
 
 def spec_from_params(params: Mapping[str, torch.Tensor]) -> PermutationSpec:
-    """The spec of a state dict of a known architecture, bound to it.
+    """The spec of a state dict (``module.state_dict()``) of a known architecture, bound to it.
 
     Known are plain feed-forward networks, VGG and ResNet (see the tables). ``SpecError`` where a tensor or a shape
-    does not fit completely: it names the tensor and says what is known.
+    does not fit completely: it names the tensor and says what is known. The spec does not depend on the order of the
+    keys: its entries are in the order of the forward pass.
     """
+    check_mapping(params)
     if not params:
         raise SpecError("the state dict is empty")
     if any(re.search(r"(^|\.)layer\d+\.\d+\.(conv|bn)\d+\.", name) for name in params):

@@ -15,7 +15,8 @@ from ..spec import PermutationSpec
 
 Kind = Literal["linear", "conv", "batchnorm"]
 
-_LEAVES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+_LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+"""The tensors of a module, in the order in which torch lists them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _shared_prefix(paths: Iterable[str]) -> int:
 
 def _module(path: str, key: str, tensors: Mapping[str, torch.Tensor]) -> Module:
     shapes = {leaf: tuple(tensor.shape) for leaf, tensor in tensors.items()}
-    leaves = tuple(shapes)
+    leaves = tuple(sorted(shapes, key=_LEAVES.index))
     counted = {leaf: shape for leaf, shape in shapes.items() if leaf != "num_batches_tracked"}
     if "running_mean" in shapes and "running_var" in shapes:
         sizes = set(counted.values())
@@ -118,8 +119,12 @@ class Builder:
                     self.why[name, axis] = (reasons[axis],)
 
     def spec(self, params: Mapping[str, torch.Tensor]) -> PermutationSpec:
-        """The spec, its entries in the order of ``params`` and bound to them."""
-        axes = {name: [format_layout(layout) for layout in self.axes[name]] for name in params if name in self.axes}
+        """The spec, bound to ``params``. Its entries are in the order of the walk, whatever the order of the keys.
+
+        Some files keep a network's order and others sort the names; what the spec says and what a matching finds must
+        not depend on that.
+        """
+        axes = {name: [format_layout(layout) for layout in layouts] for name, layouts in self.axes.items()}
         return PermutationSpec.from_axes(axes, sizes=self.sizes, why_fixed=self.why).bind(params)
 
 

@@ -1,8 +1,12 @@
-"""The application: its commands, and how a run ends (exit code 1: failed, 2: bad arguments, 130: interrupted)."""
+"""The application: its commands, and how a run ends.
+
+Exit codes: 1 failed, 2 bad arguments, 130 Ctrl-C, 143 SIGTERM, 141 the reader of stdout has stopped.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -26,6 +30,8 @@ from .spec import spec
 
 # typer exports one of its usage errors only; the base of it is all of them.
 _BadArguments = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+
+_INTERRUPTED, _UNREAD, _TERMINATED = 130, 141, 143  # as a shell reports SIGINT, SIGPIPE and SIGTERM
 
 app = typer.Typer(
     name="lmcfast",
@@ -65,19 +71,30 @@ def _register() -> None:
 _register()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. ``arguments``: default ``sys.argv`` without the program's name."""
+    streams = sys.stdout, sys.stderr
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _termination_as_interrupt():
-            code = app(given or ["--help"], prog_name="lmcfast", standalone_mode=False)
+        with _termination_as_interrupt() as terminated:
+            try:
+                code = app(given or ["--help"], prog_name="lmcfast", standalone_mode=False)
+            except (typer.Abort, KeyboardInterrupt):
+                code = _INTERRUPTED
+        if code == _INTERRUPTED:  # typer, too, makes this of a KeyboardInterrupt; no command returns it
+            print_error(f"{'terminated' if terminated else 'interrupted'}; no output was written")
+            return _TERMINATED if terminated else _INTERRUPTED
         sys.stdout.flush()
     except _BadArguments as error:
-        print_error(error.format_message())
+        print_error(re.sub(r"^Invalid value for '?([^':]+)'?: ", r"\1: ", error.format_message()))
         return error.exit_code
-    except BrokenPipeError:  # the reader has seen enough; keep the final flush from failing again
+    except (BrokenPipeError, SystemExit) as error:
+        sys.stdout, sys.stderr = streams  # typer makes a SystemExit of the broken pipe and wraps the streams
+        if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
+            raise
+        # The reader has seen enough; keep the final flush from failing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _UNREAD
     except (LmcfastError, OSError):  # only with --debug; else `reporting` has dealt with it
         traceback.print_exc()
         return 1
@@ -85,17 +102,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does, so that temporary files are removed."""
+def _termination_as_interrupt() -> Iterator[list[int]]:
+    """Let SIGTERM end the run as Ctrl-C does, so that temporary files are removed; the list then holds its number."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield received
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
