@@ -22,14 +22,10 @@ class Tiny {
   double* row(int i) { return scores_ + i * kWidth; }
 
   // False: `left` is a row that cannot be assigned together with those before it.
-  bool solve(int* left) {
-    int waiting[kTinyColumns], count = 0;
-    for (int i = 0; i < rows_; ++i) {
-      const double best = profit(i);
-      const unsigned columns = best > -kInf ? where(row(i), best) & free_ : 0;
-      if (columns) assign(i, first_bit(columns));
-      else waiting[count++] = i;
-    }
+  bool solve(int columns, int* left) {
+    int waiting[kTinyColumns];
+    int count = take_best_columns(waiting);
+    if (2 * count > rows_ && rows_ == columns) count = retry_from_column_maxima(columns, waiting, count);
     for (int k = 0; k < count; ++k) {
       *left = waiting[k];
       steps += 1;
@@ -50,6 +46,49 @@ class Tiny {
   int paths = 0, steps = 0;
 
  private:
+  // Rows take a best column while one is free; returns how many wait.
+  int take_best_columns(int* waiting) {
+    int count = 0;
+    for (int i = 0; i < rows_; ++i) {
+      const double best = profit(i);
+      unsigned columns = 0;
+      for (int j = 0; j < kWidth; j += kLanes)
+        columns |= bits(equal(load(row(i) + j) - load(price + j), broadcast(best))) << j;
+      columns = best > -kInf ? columns & free_ : 0;
+      if (columns) assign(i, first_bit(columns));
+      else waiting[count++] = i;
+    }
+    return count;
+  }
+
+  // Many rows want the same columns: starts again from the column maxima, and keeps that if fewer rows wait.
+  int retry_from_column_maxima(int columns, int* waiting, int count) {
+    int still[kTinyColumns], columns_before[kTinyColumns], rows_before[kWidth];
+    const unsigned free_before = free_;
+    for (int j = 0; j < kWidth; j += kLanes) {
+      Doubles most = broadcast(-kInf);
+      for (int i = 0; i < rows_; ++i) most = max(most, load(row(i) + j));
+      store(price + j, most);
+    }
+    double least = kInf;
+    for (int j = 0; j < columns; ++j) least = smaller(least, price[j]);
+    for (int j = 0; j < kWidth; ++j) price[j] = j < columns ? price[j] - least : 0;
+    std::memcpy(columns_before, column_of, sizeof column_of);
+    std::memcpy(rows_before, row_of, sizeof row_of);
+    free_ = (1u << columns) - 1;
+    for (int j = 0; j < kWidth; ++j) row_of[j] = -1;
+    const int waits = least > -kInf ? take_best_columns(still) : rows_;  // -inf: a column without an allowed pair
+    if (waits < count) {
+      std::memcpy(waiting, still, sizeof still);
+      return waits;
+    }
+    for (int j = 0; j < kWidth; ++j) price[j] = 0;
+    std::memcpy(column_of, columns_before, sizeof column_of);
+    std::memcpy(row_of, rows_before, sizeof row_of);
+    free_ = free_before;
+    return count;
+  }
+
   void assign(int i, int j) {
     column_of[i] = j;
     row_of[j] = i;
@@ -146,7 +185,7 @@ Status solve_tiny(const OrientedProblem<T>& problem, const SolveOptions& options
     }
   }
   for (int j = 0; j < kWidth; ++j) tiny.row_of[j] = -1;
-  const bool solved = tiny.solve(&out.row);
+  const bool solved = tiny.solve(problem.columns, &out.row);
   out.counts.bids += problem.rows;
   out.counts.paths += tiny.paths;
   out.counts.path_steps += tiny.steps;
