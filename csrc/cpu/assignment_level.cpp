@@ -62,7 +62,7 @@ template <class T>
 Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, OrientedResult& out) {
   out.row = out.column = -1;
   if (problem.columns <= kTinyColumns && !problem.column_prices && !problem.row_prices)
-    return problem.columns <= 8 ? solve_tiny<8>(problem, options, out) : solve_tiny<16>(problem, options, out);
+    return solve_tiny(problem, options, out);
   Workspace& w = Workspace::of_this_thread();
   const Workspace::Frame frame(w);
   Work work;

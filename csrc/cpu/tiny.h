@@ -1,4 +1,4 @@
-// Problems of at most 16 columns, whole on the stack: the dense method without its bids, on bit masks of columns.
+// Problems of at most 8 columns, whole on the stack: the dense method without its bids, on bit masks of columns.
 //
 // At this size the other methods spend their time on getting ready. The scores are converted once to float64 (as
 // maximised), rows padded with forbidden pairs to whole vectors; a set of columns is one integer.
@@ -10,16 +10,15 @@
 
 namespace lmcfast::LMCFAST_LEVEL {
 
-constexpr int kTinyColumns = 16;
+constexpr int kTinyColumns = 8;  // a whole number of vectors at every level
 
-template <int kWidth>  // columns with padding: 8 or 16
 class Tiny {
  public:
   Tiny(int rows, int columns) : rows_(rows), free_((1u << columns) - 1) {
-    for (int j = 0; j < kWidth; ++j) price[j] = 0;
+    for (int j = 0; j < kTinyColumns; ++j) price[j] = 0;
   }
 
-  double* row(int i) { return scores_ + i * kWidth; }
+  double* row(int i) { return scores_ + i * kTinyColumns; }
 
   // False: `left` is a row that cannot be assigned together with those before it.
   bool solve(int columns, int* left) {
@@ -37,12 +36,12 @@ class Tiny {
 
   double profit(int i) {
     Doubles best = broadcast(-kInf);
-    for (int j = 0; j < kWidth; j += kLanes) best = max(best, load(row(i) + j) - load(price + j));
+    for (int j = 0; j < kTinyColumns; j += kLanes) best = max(best, load(row(i) + j) - load(price + j));
     return reduce_max(best);
   }
 
-  double price[kWidth];
-  int column_of[kTinyColumns], row_of[kWidth];
+  double price[kTinyColumns];
+  int column_of[kTinyColumns], row_of[kTinyColumns];
   int paths = 0, steps = 0;
 
  private:
@@ -52,7 +51,7 @@ class Tiny {
     for (int i = 0; i < rows_; ++i) {
       const double best = profit(i);
       unsigned columns = 0;
-      for (int j = 0; j < kWidth; j += kLanes)
+      for (int j = 0; j < kTinyColumns; j += kLanes)
         columns |= bits(equal(load(row(i) + j) - load(price + j), broadcast(best))) << j;
       columns = best > -kInf ? columns & free_ : 0;
       if (columns) assign(i, first_bit(columns));
@@ -63,26 +62,26 @@ class Tiny {
 
   // Many rows want the same columns: starts again from the column maxima, and keeps that if fewer rows wait.
   int retry_from_column_maxima(int columns, int* waiting, int count) {
-    int still[kTinyColumns], columns_before[kTinyColumns], rows_before[kWidth];
+    int still[kTinyColumns], columns_before[kTinyColumns], rows_before[kTinyColumns];
     const unsigned free_before = free_;
-    for (int j = 0; j < kWidth; j += kLanes) {
+    for (int j = 0; j < kTinyColumns; j += kLanes) {
       Doubles most = broadcast(-kInf);
       for (int i = 0; i < rows_; ++i) most = max(most, load(row(i) + j));
       store(price + j, most);
     }
     double least = kInf;
     for (int j = 0; j < columns; ++j) least = smaller(least, price[j]);
-    for (int j = 0; j < kWidth; ++j) price[j] = j < columns ? price[j] - least : 0;
+    for (int j = 0; j < kTinyColumns; ++j) price[j] = j < columns ? price[j] - least : 0;
     std::memcpy(columns_before, column_of, sizeof column_of);
     std::memcpy(rows_before, row_of, sizeof row_of);
     free_ = (1u << columns) - 1;
-    for (int j = 0; j < kWidth; ++j) row_of[j] = -1;
+    for (int j = 0; j < kTinyColumns; ++j) row_of[j] = -1;
     const int waits = least > -kInf ? take_best_columns(still) : rows_;  // -inf: a column without an allowed pair
     if (waits < count) {
       std::memcpy(waiting, still, sizeof still);
       return waits;
     }
-    for (int j = 0; j < kWidth; ++j) price[j] = 0;
+    for (int j = 0; j < kTinyColumns; ++j) price[j] = 0;
     std::memcpy(column_of, columns_before, sizeof column_of);
     std::memcpy(row_of, rows_before, sizeof row_of);
     free_ = free_before;
@@ -98,16 +97,16 @@ class Tiny {
   // The columns at which `values` is `x`.
   static unsigned where(const double* values, double x) {
     unsigned mask = 0;
-    for (int j = 0; j < kWidth; j += kLanes) mask |= bits(equal(load(values + j), broadcast(x))) << j;
+    for (int j = 0; j < kTinyColumns; j += kLanes) mask |= bits(equal(load(values + j), broadcast(x))) << j;
     return mask;
   }
 
   // A shortest augmenting path from row `start`, as in dense.h.
   bool augment(int start) {
-    double distance[kWidth], open_price[kWidth], scanned_at[kWidth];
-    int64_t from[kWidth];
-    int scanned[kWidth], count = 0, i = start, end = -1;
-    for (int j = 0; j < kWidth; j += kLanes) {
+    double distance[kTinyColumns], open_price[kTinyColumns], scanned_at[kTinyColumns];
+    int64_t from[kTinyColumns];
+    int scanned[kTinyColumns], count = 0, i = start, end = -1;
+    for (int j = 0; j < kTinyColumns; j += kLanes) {
       store(distance + j, broadcast(kInf));
       store(open_price + j, load(price + j));
     }
@@ -116,7 +115,7 @@ class Tiny {
     for (;;) {
       const Doubles base = broadcast(reach + row_profit), least = broadcast(reach);
       Doubles nearest = broadcast(kInf);
-      for (int j = 0; j < kWidth; j += kLanes) {
+      for (int j = 0; j < kTinyColumns; j += kLanes) {
         const Doubles through = max(least, base - load(row(i) + j) + load(open_price + j)), before = load(distance + j);
         store_where(less(through, before), from + j, broadcast(int64_t(i)));
         const Doubles now = min(through, before);
@@ -151,18 +150,18 @@ class Tiny {
 
   int rows_;
   unsigned free_;  // columns
-  double scores_[kTinyColumns * kWidth];
+  double scores_[kTinyColumns * kTinyColumns];
 };
 
-template <int kWidth, class T>
+template <class T>
 Status solve_tiny(const OrientedProblem<T>& problem, const SolveOptions& options, OrientedResult& out) {
-  Tiny<kWidth> tiny(problem.rows, problem.columns);
+  Tiny tiny(problem.rows, problem.columns);
   const Doubles sign = broadcast(problem.sign);
   constexpr unsigned kAll = (1u << kLanes) - 1;
   unsigned valid = kAll;
   for (int i = 0; i < problem.rows; ++i) {
     const T* const a = problem.scores + i * problem.row_stride;
-    for (int j = 0; j < kWidth; j += kLanes) {
+    for (int j = 0; j < kTinyColumns; j += kLanes) {
       Doubles v = broadcast(-kInf);
       if (j + kLanes <= problem.columns) v = sign * load(a + j);
       else if (j < problem.columns) v = sign * load_partial(a + j, problem.columns - j, -problem.sign * kInf);
@@ -184,7 +183,7 @@ Status solve_tiny(const OrientedProblem<T>& problem, const SolveOptions& options
       return Status::invalid_score;
     }
   }
-  for (int j = 0; j < kWidth; ++j) tiny.row_of[j] = -1;
+  for (int j = 0; j < kTinyColumns; ++j) tiny.row_of[j] = -1;
   const bool solved = tiny.solve(problem.columns, &out.row);
   out.counts.bids += problem.rows;
   out.counts.paths += tiny.paths;
