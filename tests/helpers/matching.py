@@ -12,7 +12,10 @@ from types import ModuleType
 import torch
 
 import lmcfast
-from lmcfast.spec import format_layout
+from lmcfast import PermutationSpec
+from lmcfast.spec import format_layout, spec_from_params
+
+from . import networks
 
 Params = dict[str, torch.Tensor]
 
@@ -76,3 +79,27 @@ def axis_strings(spec: lmcfast.PermutationSpec) -> dict[str, tuple[str | None, .
         for name, layouts in spec.axes.items()
         if name not in spec.buffers and name not in spec.tied
     }
+
+
+naive = load_naive()
+
+MLP_AXES = naive.mlp_axes(2)
+
+Case = tuple[PermutationSpec, dict[str, torch.Tensor], dict[str, torch.Tensor]]
+
+
+def mlp_params(widths: tuple[int, ...], seed: int) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in naive.random_mlp(widths, seed).items()}
+
+
+def mlp_case(width: int = 20) -> Case:
+    spec = PermutationSpec.from_axes(MLP_AXES)
+    return spec, mlp_params((12, width, width, 5), 1), mlp_params((12, width, width, 5), 2)
+
+
+def residual_case() -> Case:
+    a, b = (networks.params_of(networks.resnet((12, 16), seed=seed)) for seed in (1, 2))
+    return spec_from_params(a), a, b
+
+
+CASES = {"mlp": mlp_case, "resnet": residual_case}
