@@ -330,4 +330,6 @@ def test_a_device_that_is_not_there(command: Commands, tmp_path: Path) -> None:
 
 def test_a_failure_keeps_stdout_empty_with_json_too(command: Commands, tmp_path: Path) -> None:
     a, _ = write_planted_pair(tmp_path)
-    fails_everywhere(command, tmp_path, a, tmp_path / "none.pt", "--json")
+    message = fails_everywhere(command, tmp_path, a, tmp_path / "none.pt", "--json")
+    assert message.startswith("error: ")
+    assert "none.pt" in message

@@ -5,8 +5,9 @@
 // Invariant between stages: every assigned row is tight up to rounding, and once candidate lists exist prices only
 // rise. Columns that are never assigned keep their start price, which is the lowest when rows < columns.
 //
-// No standard algorithm or container is used in files of a level: their instances are shared by name across files, and
-// one compiled for a newer processor could be linked in for an older one.
+// Files of a level use no standard container, and standard algorithms only with a comparison of a type of the level:
+// instances are shared by name across object files, and one compiled for a newer processor could be linked in for an
+// older one. tests/tools/check_levels.py looks for such names.
 #pragma once
 
 #include "lmcfast/assignment.h"
