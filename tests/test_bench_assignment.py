@@ -208,3 +208,15 @@ def test_unknown_names_end_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("--families: no family 'unfirom'; there are weights_shallow")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_vector_levels_side_by_side(tmp_path):
+    out = tmp_path / "levels.json"
+    script = [sys.executable, str(BENCHMARKS / "bench_levels.py")]
+    size = ["--sizes", "9", "--families", "uniform,planted", "--rounds", "1", "--repeats", "1", "--out", str(out)]
+    subprocess.run([*script, *size], check=True, capture_output=True)
+    results = json.loads(out.read_text())
+    assert [row["family"] for row in results["rows"]] == ["uniform", "planted"]
+    assert all("baseline" in row["seconds"] for row in results["rows"])
+    done = subprocess.run([*script, "report", str(out)], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[2].startswith("| n |")
