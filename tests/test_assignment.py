@@ -114,24 +114,6 @@ def test_batches_equal_their_problems():
             assert abs(a.gap[k]) <= 1e-12
 
 
-def test_threads_do_not_change_the_result():
-    batch = np.random.default_rng(6).standard_normal((40, 30, 30))
-    results = [solve(batch, threads=t) for t in (1, 2, 5)]
-    for a in results[1:]:
-        assert np.array_equal(a.columns, results[0].columns)
-        assert np.array_equal(a.prices, results[0].prices)
-
-
-@pytest.mark.parametrize("family", ["weights", "hub", "integers_10", "products", "half_zero"])
-def test_threads_do_not_change_the_result_of_one_large_problem(family):
-    scores = problem(family, 1100, 1100).astype(np.float32)
-    results = [solve(scores, threads=t) for t in (1, 2, 3)]
-    for a in results[1:]:
-        assert np.array_equal(a.columns, results[0].columns)
-        assert np.array_equal(a.prices, results[0].prices)
-        assert a.stats == results[0].stats
-
-
 def test_the_same_input_gives_the_same_result():
     scores = problem("integers_10", 90, 90)
     a, b = (solve(scores) for _ in range(2))
