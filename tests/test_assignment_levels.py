@@ -37,8 +37,8 @@ def objectives() -> list[list[str]]:
 @cache
 def objectives_at(level: str) -> list[list[str]]:
     here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent / "benchmarks"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "LMCFAST_CPU": level, "PYTHONPATH": paths}
+    paths = [str(here), str(here.parent / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "LMCFAST_CPU": level, "PYTHONPATH": os.pathsep.join(paths)}
     code = "import json, test_assignment_levels as t; print(json.dumps(t.objectives()))"
     child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     found: list[list[str]] = json.loads(child.stdout)

@@ -209,3 +209,19 @@ def test_threads_do_not_change_a_bit(family):
         for a in results[1:]:
             assert_same_bits(a, results[0])
             assert a.stats == results[0].stats
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("bits", [1, None])
+def test_a_power_of_two_scales_the_prices_and_changes_no_step(family, bits):
+    """No stage may hold a constant that is large or small only beside scores of a usual size."""
+    for shape in [(7, 7), (40, 60), (420, 420)]:
+        scores = FAMILIES[family](np.random.default_rng(8), *shape).astype(np.float64)
+        scores = scores if bits is None else whole_numbers(scores, bits)
+        a = solve(scores)
+        for power in (-300, 300):
+            b = solve(np.ldexp(scores, power))
+            assert b.stats == a.stats
+            assert np.array_equal(b.columns, a.columns)
+            assert np.array_equal(b.prices, np.ldexp(a.prices, power))
+            assert b.objective == np.ldexp(a.objective, power)

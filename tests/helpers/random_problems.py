@@ -55,9 +55,9 @@ def _scores(rng: Generator, family: str, n: int, m: int) -> np.ndarray:
 def _shape(rng: Generator, family: str) -> tuple[int, int, int]:
     """(batch, n, m), batch 0 for a single problem: mostly small, sometimes medium, seldom large enough for lists."""
     kind = rng.random()
-    low, high = (1, 61) if kind < 0.95 else (60, 201) if kind < 0.995 else LISTS
+    low, high = (1, 61) if kind < 0.95 else (60, 201) if kind < 0.996 else LISTS
     if low == LISTS[0]:
-        n = int(np.exp(rng.uniform(*np.log(LISTS))))
+        n = int(LISTS[0] * (LISTS[1] / LISTS[0]) ** rng.random() ** 2)  # scipy takes up to a second for the largest
         m = n if rng.random() < 0.7 else n + int(rng.integers(1, n // 2))
     else:
         n, m = (int(np.exp(rng.uniform(*np.log((low, high))))) for _ in range(2))
