@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from helpers.checks import solve
 
 import lmcfast
 
@@ -27,16 +28,16 @@ def test_invalid_scores_name_row_and_column(value, shape, order):
     s = np.array(scores(*shape), order=order)
     s[2, 1] = value
     with pytest.raises(lmcfast.InvalidScoresError, match=r"scores\[2, 1\] is (nan|inf)") as caught:
-        lmcfast.solve_assignment(s)
+        solve(s)
     assert (caught.value.row, caught.value.column, caught.value.problem) == (2, 1, None)
 
 
 def test_the_infinity_that_forbids_depends_on_the_direction():
     s = scores()
     s[0, 0] = -np.inf
-    assert lmcfast.solve_assignment(s).columns[0] != 0
+    assert solve(s).columns[0] != 0
     with pytest.raises(lmcfast.InvalidScoresError, match=r"scores\[0, 0\] is -inf"):
-        lmcfast.solve_assignment(s, maximize=False)
+        solve(s, maximize=False)
 
 
 def test_a_batch_names_the_problem():
@@ -45,7 +46,7 @@ def test_a_batch_names_the_problem():
     s[2, 0, 0] = np.nan
     for threads in (1, 2):
         with pytest.raises(lmcfast.InvalidScoresError, match=r"scores\[1, 4, 3\]") as caught:
-            lmcfast.solve_assignment(s, threads=threads)
+            solve(s, threads=threads)
         assert (caught.value.problem, caught.value.row, caught.value.column) == (1, 4, 3)
 
 
@@ -54,7 +55,7 @@ def test_infeasible_names_a_row_that_is_left(n):
     s = scores(n, n)
     s[1:4, 2:] = -np.inf  # three rows share two columns
     with pytest.raises(lmcfast.InfeasibleError, match="left without a partner") as caught:
-        lmcfast.solve_assignment(s)
+        solve(s)
     assert caught.value.row in (1, 2, 3)
 
 
@@ -62,25 +63,25 @@ def test_infeasible_with_more_rows_names_a_column():
     s = scores(9, 4)
     s[:, 2] = -np.inf
     with pytest.raises(lmcfast.InfeasibleError, match="all columns") as caught:
-        lmcfast.solve_assignment(s)
+        solve(s)
     assert caught.value.column == 2
     assert caught.value.row is None
 
 
 def test_all_forbidden():
     with pytest.raises(lmcfast.InfeasibleError):
-        lmcfast.solve_assignment(np.full((3, 3), -np.inf))
+        solve(np.full((3, 3), -np.inf))
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2, 2)])
 def test_wrong_number_of_dimensions(shape):
     with pytest.raises(lmcfast.ScoresShapeError, match=r"expected 2 dimensions"):
-        lmcfast.solve_assignment(np.zeros(shape))
+        solve(np.zeros(shape))
 
 
 def test_ragged_lists():
     with pytest.raises(lmcfast.ScoresShapeError, match="not an array of numbers"):
-        lmcfast.solve_assignment([[1.0, 2.0], [3.0]])
+        solve([[1.0, 2.0], [3.0]])
 
 
 @pytest.mark.parametrize(
@@ -89,21 +90,21 @@ def test_ragged_lists():
 )
 def test_wrong_kinds_of_numbers(bad):
     with pytest.raises(TypeError, match=r"scores: (expected|masked)"):
-        lmcfast.solve_assignment(bad)
+        solve(bad)
 
 
 def test_a_tensor_elsewhere_is_refused():
     with pytest.raises(lmcfast.UnavailableError, match=r"scores\.cpu\(\)"):
-        lmcfast.solve_assignment(torch.empty(3, 3, device="meta"))
+        solve(torch.empty(3, 3, device="meta"))
 
 
 def test_wrong_prices():
     with pytest.raises(lmcfast.ScoresShapeError, match=r"prices: expected shape \(6,\).*\(5,\)"):
-        lmcfast.solve_assignment(scores(), prices=np.zeros(5))
+        solve(scores(), prices=np.zeros(5))
     prices = np.zeros(6)
     prices[4] = np.nan
     with pytest.raises(lmcfast.InvalidScoresError, match=r"prices\[4\] is nan"):
-        lmcfast.solve_assignment(scores(), prices=prices)
+        solve(scores(), prices=prices)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_wrong_prices():
 )
 def test_wrong_options_are_named(option, value):
     with pytest.raises((ValueError, TypeError), match=f"{option}: expected.*{value}"):
-        lmcfast.solve_assignment(scores(), **{option: value})
+        solve(scores(), **{option: value})
 
 
 def test_all_errors_are_value_errors():
@@ -140,7 +141,7 @@ def test_other_python_threads_run_during_a_solve():
     thread = threading.Thread(target=tick)
     thread.start()
     start = time.perf_counter()
-    lmcfast.solve_assignment(s)
+    solve(s)
     end = time.perf_counter()
     stop.set()
     thread.join()
@@ -184,5 +185,5 @@ def test_invalid_scores_are_found_at_every_size_and_place(n, value, place):
     s = scores(n, n)
     s[place] = value
     with pytest.raises(lmcfast.InvalidScoresError) as caught:
-        lmcfast.solve_assignment(s)
+        solve(s)
     assert (caught.value.row, caught.value.column) == tuple(k % n for k in place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.checks import check_optimal
+from helpers.checks import check_optimal, solve
 from helpers.problems import FAMILIES
 
 import lmcfast
@@ -17,7 +17,7 @@ def test_hidden_orders_with_a_few_forbidden_pairs(n, dtype):
         rng = np.random.default_rng(seed)
         scores = np.outer(rng.standard_normal(n), rng.standard_normal(n)).astype(dtype)
         scores[rng.random((n, n)) < 2 / n**1.5] = -np.inf
-        check_optimal(scores, lmcfast.solve_assignment(scores, certify="full"))
+        check_optimal(scores, solve(scores))
 
 
 @pytest.mark.parametrize("n", [300, 400, 512, 1000])
@@ -28,7 +28,7 @@ def test_a_row_with_no_allowed_pair_is_infeasible(n):
         empty = int(rng.integers(n))
         scores[empty] = -np.inf
         with pytest.raises(lmcfast.InfeasibleError) as caught:
-            lmcfast.solve_assignment(scores)
+            solve(scores)
         assert caught.value.row == empty
 
 
@@ -36,7 +36,7 @@ def test_a_row_with_no_allowed_pair_is_infeasible(n):
 @pytest.mark.parametrize("family", ["constant", "zeros", "integers_10", "sparse_1", "half_zero"])
 def test_ties_cost_no_price_war(n, family):
     scores = FAMILIES[family](np.random.default_rng(n), n, n).astype(np.float32)
-    a = lmcfast.solve_assignment(scores, certify="full")
+    a = solve(scores)
     check_optimal(scores, a)
     assert a.stats.bids <= 4 * n
     assert a.stats.path_steps <= 4 * n
@@ -46,7 +46,7 @@ def test_ties_cost_no_price_war(n, family):
 def test_signs_times_few_values_are_solved_in_order():
     rng = np.random.default_rng(0)
     scores = np.sign(rng.standard_normal((500, 1))) * rng.integers(1, 5, (1, 500))
-    a = lmcfast.solve_assignment(scores, certify="full")
+    a = solve(scores)
     check_optimal(scores, a)
     assert a.stats.bids <= 500
 
@@ -55,8 +55,8 @@ def test_useless_start_prices_are_dropped():
     rng = np.random.default_rng(0)
     scores = FAMILIES["planted"](rng, 600, 600)
     bad = rng.integers(0, 3, 600) * np.abs(scores).max()
-    cold = lmcfast.solve_assignment(scores)
-    a = lmcfast.solve_assignment(scores, prices=bad, certify="full")
+    cold = solve(scores)
+    a = solve(scores, prices=bad)
     check_optimal(scores, a)
     assert not a.stats.warm
     assert a.stats.bids == cold.stats.bids
@@ -67,8 +67,8 @@ def test_start_prices_change_nothing_beyond_the_allowance(n):
     for seed in range(50):
         rng = np.random.default_rng(seed)
         scores = 1 + rng.random((n, n)) * 1e-13
-        cold = lmcfast.solve_assignment(scores, certify="full")
-        warm = lmcfast.solve_assignment(scores, prices=rng.random(n) * 10.0 ** rng.integers(-14, 4), certify="full")
+        cold = solve(scores)
+        warm = solve(scores, prices=rng.random(n) * 10.0 ** rng.integers(-14, 4))
         assert abs(warm.objective - cold.objective) <= 16 * n * 2.0**-53 * 4
 
 
@@ -76,16 +76,16 @@ def test_magnitudes_that_would_overflow_are_refused():
     scores = np.full((3, 3), 1.0)
     scores[1, 2] = 1.7e308
     with pytest.raises(lmcfast.InvalidScoresError, match=r"scores\[1, 2\] is 1\.7e\+308: magnitudes above") as caught:
-        lmcfast.solve_assignment(scores)
+        solve(scores)
     assert (caught.value.row, caught.value.column) == (1, 2)
     large = np.random.default_rng(0).random((50, 50)) * 2.0**999
-    assert lmcfast.solve_assignment(large, certify="full").objective > 0
+    assert solve(large).objective > 0
 
 
 def test_magnitudes_far_apart_in_rows():
     rng = np.random.default_rng(3)
     scores = (rng.random((420, 420)) * 10.0 ** rng.uniform(-20, 20, (420, 1))).astype(np.float32)
-    check_optimal(scores, lmcfast.solve_assignment(scores, certify="full"))
+    check_optimal(scores, solve(scores))
 
 
 def test_the_first_invalid_problem_of_a_batch_counts_whatever_the_threads():
@@ -94,5 +94,5 @@ def test_the_first_invalid_problem_of_a_batch_counts_whatever_the_threads():
     batch[40, 1, 1] = np.nan
     for threads in (1, 2, 4):
         with pytest.raises(lmcfast.InfeasibleError) as caught:
-            lmcfast.solve_assignment(batch, threads=threads)
+            solve(batch, threads=threads)
         assert (caught.value.problem, caught.value.row) == (11, 3)

@@ -1,99 +1,79 @@
-"""One table of assignment problems: families of scores (maximised), dtypes, memory layouts."""
+"""One table of assignment problems: families of scores (maximised), memory layouts, forbidden pairs, few values.
+
+The families are those that the benchmarks measure (benchmarks/families.py), cut to any shape, and a few more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import families as benchmarks
 import numpy as np
 
 Generator = np.random.Generator
 Family = Callable[[Generator, int, int], np.ndarray]
+Make = Callable[[Generator, int], np.ndarray]
 
 
-def _matched(rng: Generator, n: int, m: int, depth: int, noise: float | None) -> np.ndarray:
-    """Weight-matching scores A^T B; with noise given, B is A permuted plus noise."""
-    a = rng.standard_normal((depth, n))
-    b = rng.standard_normal((depth, m))
-    if noise is not None:
-        k = min(n, m)
-        b *= noise
-        b[:, rng.permutation(m)[:k]] += a[:, :k]
-    return a.T @ b
+def cut(make: Make) -> Family:
+    """The first n rows and m columns of the smallest problem that has as many (a batch: of its first problem)."""
+
+    def scores(rng: Generator, n: int, m: int) -> np.ndarray:
+        side = max(n, m, 1)
+        made = make(rng, side)
+        if made.ndim == 3:  # of a fixed side; repeated when that is too small
+            k = -(-side // made.shape[-1])
+            made = np.tile(made[0], (k, k))
+        return made[:n, :m]
+
+    return scores
 
 
-def _points(rng: Generator, n: int, m: int, dim: int) -> np.ndarray:
-    p, q = rng.random((n, 1, dim)), rng.random((1, m, dim))
-    return np.sqrt(((p - q) ** 2).sum(-1))
+def _normal_offset(rng: Generator, n: int, m: int) -> np.ndarray:
+    """Small differences of large numbers."""
+    return rng.standard_normal((n, m)) + 1e4
 
 
-def _half_zero(rng: Generator, n: int, m: int) -> np.ndarray:
-    s = _matched(rng, n, m, max(n, 1), None)
-    s[rng.permutation(n)[: n // 2]] = 0
-    return s
+def _almost_tied(rng: Generator, n: int, m: int) -> np.ndarray:
+    """Few different values, told apart by a few units in the last place."""
+    return rng.integers(1, 4, (n, m)) * (1 + rng.integers(0, 4, (n, m)) * 2.0**-23)
 
 
-def _dead(rng: Generator, n: int, m: int) -> np.ndarray:
-    s = _matched(rng, n, m, max(n, 1), None)
-    s[rng.permutation(n)[: n // 3]] *= 1e-12
-    s[:, rng.permutation(m)[: m // 3]] *= 1e-12
-    return s
-
-
-def _blocks(rng: Generator, n: int, m: int) -> np.ndarray:
-    same = rng.integers(0, 8, (n, 1)) == rng.integers(0, 8, (1, m))
-    return same + 0.01 * rng.random((n, m))
+def _far_apart(rng: Generator, n: int, m: int) -> np.ndarray:
+    """Entries of all magnitudes side by side, both signs."""
+    return rng.choice([-1.0, 1.0], (n, m)) * 2.0 ** rng.integers(-20, 20, (n, m))
 
 
 FAMILIES: dict[str, Family] = {
-    "matched": lambda r, n, m: _matched(r, n, m, max(n, 1), None),
-    "matched_shallow": lambda r, n, m: _matched(r, n, m, max(n // 4, 1), None),
-    "matched_deep": lambda r, n, m: _matched(r, n, m, 4 * max(n, 1), None),
-    "planted": lambda r, n, m: _matched(r, n, m, max(n, 1), 0.1),
-    "planted_hard": lambda r, n, m: _matched(r, n, m, max(n, 1), 1.0),
-    "uniform": lambda r, n, m: r.random((n, m)),
-    "normal_offset": lambda r, n, m: r.standard_normal((n, m)) + 1e4,
-    "integers_10": lambda r, n, m: r.integers(0, 10, (n, m)).astype(float),
-    "integers_1000": lambda r, n, m: -r.integers(0, 1000, (n, m)).astype(float),
-    "constant": lambda r, n, m: np.full((n, m), 3.7),
-    "zeros": lambda r, n, m: np.zeros((n, m)),
-    "row_distance": lambda r, n, m: np.abs(np.subtract.outer(np.arange(n), np.arange(m))).astype(float),
-    "line": lambda r, n, m: -_points(r, n, m, 1),
-    "line_far": lambda r, n, m: _points(r, n, m, 1),
-    "plane": lambda r, n, m: -_points(r, n, m, 2),
-    "products": lambda r, n, m: -np.outer(np.arange(1, n + 1), np.arange(1, m + 1)).astype(float),
-    "sparse_01": lambda r, n, m: (r.random((n, m)) < 0.01).astype(float),
-    "sparse_1": lambda r, n, m: (r.random((n, m)) < 0.1).astype(float),
-    "half_zero": _half_zero,
-    "blocks": _blocks,
-    "duplicate_rows": lambda r, n, m: r.standard_normal((max(1, n // 8), m))[r.integers(0, max(1, n // 8), n)],
-    "dead_units": _dead,
-    "rank_1": lambda r, n, m: np.outer(r.standard_normal(n), r.standard_normal(m)),
-    "rank_2": lambda r, n, m: r.standard_normal((n, 2)) @ r.standard_normal((2, m)),
-    "hub": lambda r, n, m: r.random((1, m)) * 10 + r.random((n, m)),
-    "heavy_tails": lambda r, n, m: -np.exp(3 * r.standard_normal((n, m))),
-    "row_scales": lambda r, n, m: np.exp(4 * r.standard_normal((n, 1))) * r.standard_normal((n, m)),
+    **{name: cut(family.make) for name, family in benchmarks.FAMILIES.items() if family.make is not None},
+    "normal_offset": _normal_offset,
+    "almost_tied": _almost_tied,
+    "far_apart": _far_apart,
 }
 
-LAYOUTS = ("rows", "columns", "slice", "reversed", "strided", "broadcast")
+# The order in memory stays that of rows but in "columns".
+LAYOUTS = ("rows", "columns", "slice", "reversed", "mirrored", "strided", "broadcast")
 
 
 def with_layout(a: np.ndarray, layout: str) -> np.ndarray:
-    """The same values in another memory layout (broadcast: the first row for all rows)."""
-    n, m = a.shape
+    """The same values, (..., n, m), in another memory layout (broadcast: the first row for all rows)."""
+    *batch, n, m = a.shape
     if layout == "columns":
-        return np.asfortranarray(a)
+        return np.ascontiguousarray(a.swapaxes(-1, -2)).swapaxes(-1, -2)
     if layout == "slice":
-        wide = np.zeros((n + 2, m + 5), a.dtype)
-        wide[1 : n + 1, 3 : m + 3] = a
-        return wide[1 : n + 1, 3 : m + 3]
+        wide = np.zeros((*batch, n + 2, m + 5), a.dtype)
+        wide[..., 1 : n + 1, 3 : m + 3] = a
+        return wide[..., 1 : n + 1, 3 : m + 3]
     if layout == "reversed":
-        return np.ascontiguousarray(a[::-1])[::-1]
+        return np.ascontiguousarray(a[..., ::-1, :])[..., ::-1, :]
+    if layout == "mirrored":
+        return np.ascontiguousarray(a[..., ::-1])[..., ::-1]
     if layout == "strided":
-        wide = np.zeros((n, 3 * m), a.dtype)
-        wide[:, ::3] = a
-        return wide[:, ::3]
+        wide = np.zeros((*batch, n, 3 * m), a.dtype)
+        wide[..., ::3] = a
+        return wide[..., ::3]
     if layout == "broadcast":
-        return np.broadcast_to(a[:1], (n, m))
+        return np.broadcast_to(a[..., :1, :], a.shape)
     return np.ascontiguousarray(a)
 
 
@@ -105,3 +85,9 @@ def forbid(rng: Generator, a: np.ndarray, share: float, value: float, feasible: 
         k = min(n, m)
         keep[rng.permutation(n)[:k], rng.permutation(m)[:k]] = True
     return np.where((rng.random((n, m)) < share) & ~keep, value, a).astype(a.dtype)
+
+
+def whole_numbers(a: np.ndarray, bits: int) -> np.ndarray:
+    """The values rounded to integers of at most this many bits: their sums are exact, so optima can be compared."""
+    largest = np.abs(a).max(initial=0)
+    return np.rint(a * ((2**bits - 1) / largest)) if largest > 0 else np.rint(a)
