@@ -39,11 +39,13 @@ class ListSolver {
       if (zero) {
         const double largest = lists_.build_all_at_zero_prices();
         if (!checked) *check = checked_by_largest(s_, largest);
+        largest_ = check->largest;
         built_ = true;
         return;
       }
     }
     if (!checked) *check = check_scores(s_);
+    largest_ = check->largest;
     if (check->valid) build_lists();
   }
 
@@ -96,6 +98,7 @@ class ListSolver {
     if (!start.plausible()) return false;
     if (!checked) *check = check_scores(s_);
     if (!check->valid) return true;
+    largest_ = check->largest;
     if (!check->all_finite || !start.guess(s_.price)) return false;  // a forbidden pair has no place in an order
     const int missed = take_in_order(s_, start);
     if (missed == 0) return true;
@@ -157,7 +160,7 @@ class ListSolver {
     double unit = spread / s_.rows;
     unit = larger(unit, 0.015 * median_deviation());
     unit = larger(unit, 1e-6 * largest);
-    return unit > 0 ? unit : 1e-30;
+    return unit > 0 ? unit : 1e-6 * largest_;
   }
 
   double median_deviation() const {
@@ -226,6 +229,7 @@ class ListSolver {
   Lists<T> lists_;
   RowStack waiting_;
   bool built_ = false;      // the lists
+  double largest_ = 0;      // of the scores' magnitudes, where finite
   double sorted_unit_ = 0;  // > 0 after a sorted start: three times its mean violation
   int* scratch_;            // one int for each column, of which there are at least as many as rows
 };
