@@ -9,7 +9,7 @@
 #include "certificate.h"
 #include "level.h"
 #include "sorted_start.h"
-#include "state.h"
+#include "start.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
 
@@ -185,11 +185,14 @@ class Small {
     return __builtin_popcountll(owners);
   }
 
+  // First bids at the column maxima where more than half of the rows own one, else at zero prices, else at whichever
+  // leaves fewer rows waiting.
   template <class T>
   void choose_start(const State<T>& s) {
     alignas(64) double price[kWidth];
     const int owners = rows_ == columns_ ? column_maxima(price) : 0;
-    if (2 * owners >= rows_) {
+    const bool suitable = owners > 0 && !prices_drown_a_row(s, price);
+    if (suitable && 2 * owners >= rows_) {
       start(price);
       take_best_columns();
       return;
@@ -198,7 +201,7 @@ class Small {
     start(kZero);
     take_best_columns();
     if (rows_ != columns_ || 5 * now_.waiting <= 2 * rows_) return;
-    if (owners > 0) {
+    if (suitable) {
       const Position zero = now_;
       start(price);
       take_best_columns();
@@ -227,7 +230,8 @@ class Small {
 
   // Bids that may take a column from its owner, who then bids in turn; at most `limit`.
   void bid(int limit) {
-    int aside[kWidth], left = 0;
+    constexpr int kLongestChain = 4;
+    int aside[kWidth], left = 0, chain = 0;
     Doubles price[kVectors];
     repeat<kVectors>([&](int k) __attribute__((always_inline)) { price[k] = load(now_.price + k * kLanes); });
     const auto raise = [&](int j, double by) __attribute__((always_inline)) {
@@ -242,20 +246,23 @@ class Small {
       const int i = now_.row_waiting[--now_.waiting];
       const Best best = best_two(i, price);
       ++bids;
-      const bool strict = best.first > best.second;
-      if (const uint64_t open = best.columns & now_.free) {
-        const int j = lowest(open);
-        if (strict && best.second > -kInf) raise(j, best.first - best.second);
-        now_.assign(i, j);
-      } else if (strict && best.second > -kInf) {
-        const int j = lowest(best.columns), owner = now_.row_of[j];
-        raise(j, best.first - best.second);
-        now_.assign(i, j);
-        now_.column_of[owner] = -1;
-        now_.row_waiting[now_.waiting++] = owner;
-      } else {  // trading places on a tie, or at any price, settles nothing: left to the shortest paths
-        aside[left++] = i;
+      const uint64_t open = best.columns & now_.free;
+      const int j = open ? lowest(open) : best.columns ? lowest(best.columns) : 0, owner = now_.row_of[j];
+      const double by = best.second > -kInf ? best.first - best.second : 0;
+      if (!open && !(now_.price[j] + by > now_.price[j])) {
+        aside[left++] = i;  // trading places at equal prices, or at any price, settles nothing
+        chain = 0;
+        continue;
       }
+      if (by > 0) raise(j, by);
+      now_.assign(i, j);
+      if (open) {
+        chain = 0;
+        continue;
+      }
+      now_.column_of[owner] = -1;
+      if (++chain < kLongestChain) now_.row_waiting[now_.waiting++] = owner;
+      else aside[left++] = owner, chain = 0;
     }
     while (left > 0) now_.row_waiting[now_.waiting++] = aside[--left];
   }

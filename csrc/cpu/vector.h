@@ -204,6 +204,19 @@ LMCFAST_INLINE void keep_in_register([[maybe_unused]] V& v) {
 #endif
 }
 
+// p, but not known to the processor before `x` is. Loads through it are not tried before a store to an address that
+// depends on what x was found from; one tried too early and found wrong costs the processor all that it did since.
+template <class P>
+LMCFAST_INLINE P* not_before(int64_t x, P* p) {
+#if defined(__x86_64__)
+  __asm__("and $0, %0" : "+r"(x));
+  return p + x;
+#else
+  (void)x;
+  return p;
+#endif
+}
+
 // Writes p[j] by storing the whole vector that it lies in (p is padded and starts a vector). A vector load that follows
 // at once takes its value from that store; after a store of one double it would have to wait for the cache.
 LMCFAST_INLINE void put(double* p, int64_t j, double x) {
