@@ -3,8 +3,8 @@
 #include "dense.h"
 #include "level.h"
 #include "list_solver.h"
+#include "small.h"
 #include "state.h"
-#include "tiny.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
 
@@ -61,10 +61,16 @@ bool start_warm(const OrientedProblem<T>& problem, State<T>& s, double largest_s
 template <class T>
 Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, OrientedResult& out) {
   out.row = out.column = -1;
-  if (problem.columns <= kTinyColumns && !problem.column_prices && !problem.row_prices)
-    return solve_tiny(problem, options, out);
   Workspace& w = Workspace::of_this_thread();
   const Workspace::Frame frame(w);
+  if (problem.columns <= kSmallColumns && !problem.column_prices && !problem.row_prices) {
+    if (problem.columns <= 8) return solve_small<8>(problem, options, out);
+    if (problem.columns <= 16) return solve_small<16>(problem, options, out);
+    if (problem.columns <= 24) return solve_small<24>(problem, options, out);
+    if (problem.columns <= 32) return solve_small<32>(problem, options, out);
+    if (problem.columns <= 48) return solve_small<48>(problem, options, out);
+    return solve_small<64>(problem, options, out);
+  }
   Work work;
   work.interrupted = options.interrupt.ask;
   work.argument = options.interrupt.argument;

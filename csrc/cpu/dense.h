@@ -29,8 +29,7 @@ LMCFAST_INLINE int free_best_column(const State<T>& s, int i, const BestTwo& bes
 // Every free row takes its best column if that is free, or a free column that ties with it, and raises the price of a
 // strictly best one to where its second best is as good (the most that keeps the row tight). The others wait.
 // All rows see the prices of the beginning, so that no row has to wait for the store of another; a raise is then
-// smaller than it could be, which is harmless. A second round, for those that wait, sees the raised prices. `raised` is
-// scratch for one double for each column.
+// smaller than it could be, which is harmless. `raised` is scratch for one double for each column.
 template <class T>
 void take_best_columns(State<T>& s, RowStack& waiting, double* raised, bool prices_are_zero = false) {
   waiting.count = 0;
@@ -48,10 +47,17 @@ void take_best_columns(State<T>& s, RowStack& waiting, double* raised, bool pric
     if (best.second > -kInf) raised[j] += best.first - best.second;
   }
   for (int j = 0; j < s.columns; ++j) s.price[j] = raised[j];
+  for (int j = 0; j < s.columns; ++j) s.price[j] = raised[j];
+}
+
+// The rows that wait look again, at the raised prices, and see each other's raises.
+template <class T>
+void take_next_columns(State<T>& s, RowStack& waiting) {
+  State<T> view = s;
   int left = 0;
   for (int k = 0; k < waiting.count; ++k) {
     const int i = waiting.rows[k];
-    const BestTwo best = best_two(s, i);
+    const BestTwo best = best_two(view, i);
     const int j = free_best_column(s, i, best);
     ++s.work->counts.bids;
     if (j < 0) {
@@ -60,41 +66,46 @@ void take_best_columns(State<T>& s, RowStack& waiting, double* raised, bool pric
     }
     s.assign(i, j);
     if (best.second > -kInf) put(s.price, j, s.price[j] + (best.first - best.second));
+    view.price = not_before(j, s.price);
   }
   waiting.count = left;
 }
 
-// Bids that may take a column from its owner, who then bids in turn. At most `limit` bids, since on tied scores a chain
-// can go on for long without gain: shortest paths settle those better. Leaves the rows that still wait in `waiting`.
+// Bids that may take a column from its owner, who then bids in turn. At most `limit` bids, and chains of a few, since
+// a chain can go on for long with little gain: shortest paths settle those better. Leaves the rows that still wait in
+// `waiting`.
 template <class T>
 void bid(State<T>& s, RowStack& waiting, int64_t limit) {
-  int left = 0;  // rows set aside for the shortest paths
+  constexpr int kLongestChain = 16;
+  int left = 0, chain = 0;  // rows set aside for the shortest paths; evictions in a row
   int* const aside = Workspace::of_this_thread().take<int>(s.rows);
+  State<T> view = s;
   while (waiting.count > 0 && limit-- > 0) {
     const int i = waiting.pop();
-    const BestTwo best = best_two(s, i);
+    view.price = not_before(i, s.price);
+    const BestTwo best = best_two(view, i);
     ++s.work->counts.bids;
     int j = best.column;
-    if (j < 0) {
-      aside[left++] = i;
+    if (j >= 0 && s.row_of[j] >= 0 && best.first == best.second) j = free_tight_column(s, i, best.first);
+    const int owner = j < 0 ? -1 : s.row_of[j];
+    const double by = best.second > -kInf ? best.first - best.second : 0;
+    if (j < 0 || (owner >= 0 && !(s.price[j] + by > s.price[j]))) {
+      aside[left++] = i;  // no column, or a trade at equal prices or at any price, which settles nothing
+      chain = 0;
       continue;
     }
-    const int owner = s.row_of[j];
-    if (owner >= 0 && best.first == best.second) {
-      j = free_tight_column(s, i, best.first);
-      if (j < 0) aside[left++] = i;
-      else s.assign(i, j);
-      continue;
-    }
-    if (best.second > -kInf) put(s.price, j, s.price[j] + (best.first - best.second));
-    else if (owner >= 0) {  // the only column that i may use: no finite price settles who gets it
-      aside[left++] = i;
-      continue;
-    }
+    if (by > 0) put(s.price, j, s.price[j] + by);
     s.assign(i, j);
-    if (owner >= 0) {
-      s.column_of[owner] = -1;
+    if (owner < 0) {
+      chain = 0;
+      continue;
+    }
+    s.column_of[owner] = -1;
+    if (++chain < kLongestChain) {
       waiting.push(owner);
+    } else {
+      aside[left++] = owner;
+      chain = 0;
     }
   }
   while (left > 0) waiting.push(aside[--left]);
@@ -166,8 +177,8 @@ class Paths {
     Doubles nearest = broadcast(kInf);
     Indices at = broadcast(int64_t(-1)), column = lane_numbers();
     // Local, so that the compiler need not read the members again after every store.
-    double* const distances = distance_;
-    const double* const open_prices = open_price_;
+    double* const distances = not_before(i, distance_);
+    const double* const open_prices = not_before(i, open_price_);
     int64_t* const reached_from = reached_from_;
     ++s_.work->counts.path_steps;
     s_.work->counts.scores_read += s_.columns;
@@ -230,10 +241,23 @@ class StartChoice {
     raised_ = w.take<double>(s.columns);
   }
 
-  void try_column_maxima() {
-    if (!column_maxima(other_, other_.price)) return;
+  // How well the column maxima suit the rows; leaves them in the copy.
+  enum class Fit { poor, fair, good, owned };
+  Fit look_at_column_maxima() {
+    const int owners = column_maxima_and_owners(other_, other_.price);
+    if (owners == 0 || prices_drown_a_row(other_, other_.price)) return Fit::poor;
+    if (owners * 2 > s_.rows) return Fit::owned;
     other_.clear_assignment();
-    keep_if_better();
+    const int sample = s_.rows < 32 ? s_.rows : 32, satisfied = rows_satisfied(other_, sample);
+    return satisfied * 4 > sample * 3 ? Fit::good : satisfied * 4 > sample ? Fit::fair : Fit::poor;
+  }
+
+  // Starts again from the prices of the copy.
+  void take() {
+    std::memcpy(s_.price, other_.price, size_t(padded(s_.columns)) * sizeof(double));
+    s_.clear_assignment();
+    take_best_columns(s_, waiting_, raised_);
+    take_next_columns(s_, waiting_);
   }
 
   void try_sorted() {
@@ -249,9 +273,16 @@ class StartChoice {
     keep_if_better();
   }
 
+  // First bids on the copy, at its prices.
+  void try_again() {
+    other_.clear_assignment();
+    keep_if_better();
+  }
+
  private:
   void keep_if_better() {
     take_best_columns(other_, still_, raised_);
+    take_next_columns(other_, still_);
     if (still_.count >= waiting_.count) return;
     std::memcpy(s_.price, other_.price, size_t(padded(s_.columns)) * sizeof(double));
     std::memcpy(s_.column_of, other_.column_of, size_t(s_.rows) * sizeof(int));
@@ -268,12 +299,23 @@ class StartChoice {
   double* raised_;
 };
 
-// Tries other prices when zero prices leave many rows waiting.
+// First bids at zero prices. Where these leave many rows waiting, the column maxima take their place if more than half
+// of the rows own one or a sample of the rows is served at them; else they are tried, and so are prices from a hidden
+// order.
 template <class T>
-void improve_start(State<T>& s, RowStack& waiting) {
-  if (s.rows != s.columns || s.rows < 8 || waiting.count * (s.rows < 24 ? 2 : 5) <= s.rows) return;
+void choose_start(State<T>& s, RowStack& waiting) {
+  take_best_columns(s, waiting, Workspace::of_this_thread().take<double>(s.columns), true);
+  const bool hopeless = waiting.count * 2 > s.rows && s.rows == s.columns;
+  if (!hopeless) take_next_columns(s, waiting);
+  if (s.rows != s.columns || waiting.count * 5 <= s.rows) return;
   StartChoice<T> choice(s, waiting);
-  choice.try_column_maxima();
+  const auto fit = choice.look_at_column_maxima();
+  if (fit == StartChoice<T>::Fit::owned || (hopeless && fit == StartChoice<T>::Fit::good)) {
+    choice.take();
+  } else {
+    if (hopeless) take_next_columns(s, waiting);
+    if (fit != StartChoice<T>::Fit::poor) choice.try_again();
+  }
   if (s.rows >= 24 && s.all_finite && waiting.count * 2 > s.rows) choice.try_sorted();
 }
 
@@ -295,8 +337,12 @@ Status finish_dense(State<T>& s, RowStack& waiting, int* left) {
 template <class T>
 Status solve_dense(State<T>& s, bool warm, int* left) {
   RowStack waiting{Workspace::of_this_thread().take<int>(s.rows)};
-  take_best_columns(s, waiting, Workspace::of_this_thread().take<double>(s.columns), !warm);
-  if (!warm) improve_start(s, waiting);
+  if (warm) {
+    take_best_columns(s, waiting, Workspace::of_this_thread().take<double>(s.columns));
+    take_next_columns(s, waiting);
+  } else {
+    choose_start(s, waiting);
+  }
   if (waiting.count > 0) bid(s, waiting, s.rows);
   return finish_dense(s, waiting, left);
 }

@@ -35,6 +35,9 @@ inline void transpose_4x4(const float* from, int64_t column_stride, float* to, i
 
 #undef LMCFAST_PICK
 
+// A tile side: a cache line of float32.
+constexpr int64_t kTile = 16;
+
 // Entries [0, rows) x [0, columns) of a tile, one by one.
 template <class T>
 inline void copy_tile(const T* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, T* to,
@@ -45,14 +48,16 @@ inline void copy_tile(const T* from, int64_t rows, int64_t columns, int64_t row_
 
 inline void copy_tile(const float* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride,
                       float* to, int64_t to_stride) {
-  const int64_t whole_rows = row_stride == 1 ? rows / 4 * 4 : 0, whole_columns = columns / 4 * 4;
-  for (int64_t i = 0; i < whole_rows; i += 4)
-    for (int64_t j = 0; j < whole_columns; j += 4)
-      transpose_4x4(from + i + j * column_stride, column_stride, to + i * to_stride + j, to_stride);
-  copy_tile<float>(from + whole_columns * column_stride, whole_rows, columns - whole_columns, row_stride, column_stride,
-                   to + whole_columns, to_stride);
-  copy_tile<float>(from + whole_rows * row_stride, rows - whole_rows, columns, row_stride, column_stride,
-                   to + whole_rows * to_stride, to_stride);
+  if (row_stride != 1 || rows < kTile || columns < kTile)
+    return copy_tile<float>(from, rows, columns, row_stride, column_stride, to, to_stride);
+  // By way of a small block, so that a line of either side is touched once: where strides are powers of two, the lines
+  // of a tile compete for the same few places of the first-level cache.
+  alignas(64) float block[kTile * kTile];
+  for (int64_t j = 0; j < kTile; j += 4)
+    for (int64_t i = 0; i < kTile; i += 4)
+      transpose_4x4(from + i + j * column_stride, column_stride, block + i * kTile + j, kTile);
+  for (int64_t i = 0; i < kTile; ++i)
+    for (int64_t j = 0; j < kTile; j += 4) store(to + i * to_stride + j, load(block + i * kTile + j));
 }
 
 }  // namespace transpose_detail
@@ -61,7 +66,7 @@ inline void copy_tile(const float* from, int64_t rows, int64_t columns, int64_t 
 // sides are used whole while they are near.
 template <class T>
 void make_contiguous(const T* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, T* to) {
-  constexpr int64_t kTile = 64;
+  using transpose_detail::kTile;
   for (int64_t i = 0; i < rows; i += kTile)
     for (int64_t j = 0; j < columns; j += kTile)
       transpose_detail::copy_tile(from + i * row_stride + j * column_stride, std::min(kTile, rows - i),

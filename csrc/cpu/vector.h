@@ -196,44 +196,102 @@ LMCFAST_INLINE unsigned at_least(Floats a, Floats b) {
 LMCFAST_INLINE unsigned at_least(Doubles a, Doubles b) { return bits(Mask(a >= b)); }
 #endif
 
+// Hides from the compiler how `v` was made, where it would make it again at every use.
+template <class V>
+LMCFAST_INLINE void keep_in_register([[maybe_unused]] V& v) {
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(v));
+#endif
+}
+
+// p, but not known to the processor before `x` is. Loads through it are not tried before a store to an address that
+// depends on what x was found from; one tried too early and found wrong costs the processor all that it did since.
+template <class P>
+LMCFAST_INLINE P* not_before(int64_t x, P* p) {
+#if defined(__x86_64__)
+  __asm__("and $0, %0" : "+r"(x));
+  return p + x;
+#else
+  (void)x;
+  return p;
+#endif
+}
+
 // Writes p[j] by storing the whole vector that it lies in (p is padded and starts a vector). A vector load that follows
 // at once takes its value from that store; after a store of one double it would have to wait for the cache.
 LMCFAST_INLINE void put(double* p, int64_t j, double x) {
   double* const block = p + j / kLanes * kLanes;
 #if defined(__AVX512F__)
-  const Mask lane = Mask(1u << (j % kLanes));
+  Doubles v = select(Mask(1u << (j % kLanes)), broadcast(x), load(block));
+  keep_in_register(v);  // else it becomes a masked store, from which no load takes its value at once
 #else
   const Mask lane = equal(__builtin_convertvector(lane_numbers(), Doubles), broadcast(double(j % kLanes)));
+  const Doubles v = select(lane, broadcast(x), load(block));
 #endif
-  store(block, select(lane, broadcast(x), load(block)));
+  store(block, v);
 }
 
-// The two largest of all lanes, given the two largest seen in each lane. The halves of ever shorter rotations are
-// disjoint, so nothing is counted twice.
-template <int kShift, int... k>
-LMCFAST_INLINE Doubles rotated(Doubles v, std::integer_sequence<int, k...>) {
+// The lanes in the order 0 ^ kStep, 1 ^ kStep, ...: each has changed places with the one `kStep` away.
+template <int kStep, int... k>
+LMCFAST_INLINE Doubles exchanged(Doubles v, std::integer_sequence<int, k...>) {
 #if defined(__clang__)
-  return __builtin_shufflevector(v, v, ((k + kShift) % kLanes)...);
+  return __builtin_shufflevector(v, v, (k ^ kStep)...);
 #else
-  return __builtin_shuffle(v, Indices{((k + kShift) % kLanes)...});
+  return __builtin_shuffle(v, Indices{(k ^ kStep)...});
 #endif
 }
-template <int kShift, int... k>
-LMCFAST_INLINE Floats rotated(Floats v, std::integer_sequence<int, k...>) {
+template <int kStep, int... k>
+LMCFAST_INLINE Floats exchanged(Floats v, std::integer_sequence<int, k...>) {
 #if defined(__clang__)
-  return __builtin_shufflevector(v, v, ((k + kShift) % kFloatLanes)...);
+  return __builtin_shufflevector(v, v, (k ^ kStep)...);
 #else
   typedef int32_t Order __attribute__((vector_size(kVectorBytes)));
-  return __builtin_shuffle(v, Order{((k + kShift) % kFloatLanes)...});
+  return __builtin_shuffle(v, Order{(k ^ kStep)...});
 #endif
 }
-template <int kShift, class V>
+
+// The two largest of all lanes, in every lane, given the two largest seen in each lane. Lanes that meet have seen
+// disjoint sets, so nothing is counted twice.
+template <int kStep, class V>
 LMCFAST_INLINE void reduce_top_two(V& first, V& second) {
   constexpr std::make_integer_sequence<int, kVectorBytes / int(sizeof(first[0]))> lanes{};
-  const V other = rotated<kShift>(first, lanes);
-  second = max(min(first, other), max(second, rotated<kShift>(second, lanes)));
+  const V other = exchanged<kStep>(first, lanes);
+  second = max(min(first, other), max(second, exchanged<kStep>(second, lanes)));
   first = max(first, other);
-  if constexpr (kShift > 1) reduce_top_two<kShift / 2>(first, second);
+  if constexpr (kStep > 1) reduce_top_two<kStep / 2>(first, second);
+}
+
+// The least of all lanes, in every lane.
+template <int kStep = kLanes / 2>
+LMCFAST_INLINE Doubles least_of_all(Doubles v) {
+  v = min(v, exchanged<kStep>(v, std::make_integer_sequence<int, kLanes>{}));
+  if constexpr (kStep > 1) v = least_of_all<kStep / 2>(v);
+  return v;
+}
+
+// The lanes of the low bits of `lanes`.
+LMCFAST_INLINE Mask mask_of(uint64_t lanes) {
+#if defined(__AVX512F__)
+  return Mask(lanes);
+#else
+  return equal(Doubles((broadcast(int64_t(lanes)) >> lane_numbers()) & 1), Doubles(broadcast(int64_t(1))));
+#endif
+}
+
+// The masks of `kCount` vectors as one integer, the first in the lowest bits.
+template <int kCount>
+LMCFAST_INLINE uint64_t joined(const Mask* masks) {
+#if defined(__AVX512F__)
+  if constexpr (kCount == 2) return _mm512_kunpackb(masks[1], masks[0]);
+  if constexpr (kCount == 4)
+    return _mm512_kunpackw(_mm512_kunpackb(masks[3], masks[2]), _mm512_kunpackb(masks[1], masks[0]));
+  if constexpr (kCount == 8)
+    return _mm512_kunpackd(_mm512_kunpackw(_mm512_kunpackb(masks[7], masks[6]), _mm512_kunpackb(masks[5], masks[4])),
+                           _mm512_kunpackw(_mm512_kunpackb(masks[3], masks[2]), _mm512_kunpackb(masks[1], masks[0])));
+#endif
+  uint64_t all = 0;
+  for (int k = 0; k < kCount; ++k) all |= uint64_t(bits(masks[k])) << (k * kLanes);
+  return all;
 }
 
 // Appends first + k to `out` for every bit k of the mask, in order, and returns the new end. May write up to 64 entries

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidScoresError, ScoresShapeError, UnavailableError
 
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)  # of native byte order, one object each
 _LARGEST_EXACT = 2**53  # integers up to here are float64 numbers
 
 
@@ -50,8 +51,12 @@ def as_scores(scores: Any) -> NDArray[Any]:
     a = scores if type(scores) is np.ndarray else as_array(scores, "scores")
     if a.ndim not in (2, 3):
         raise ScoresShapeError(f"scores: expected 2 dimensions (n, m) or 3 (batch, n, m), got shape {tuple(a.shape)}")
-    if max(a.shape[-2:]) >= 2**31:
+    if a.shape[-1] >= 2**31 or a.shape[-2] >= 2**31:
         raise ScoresShapeError(f"scores: at most 2**31 - 1 rows and columns, got shape {tuple(a.shape)}")
+    if a.dtype is _FLOAT32 or a.dtype is _FLOAT64:  # so nothing is left to do in the usual case
+        flags = a.flags
+        if flags.c_contiguous and flags.aligned:
+            return a
     a = _as_float(a)
     if not a.flags.c_contiguous and any(s % a.itemsize for s in a.strides):
         a = np.ascontiguousarray(a)

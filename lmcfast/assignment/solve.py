@@ -73,16 +73,16 @@ def solve_assignment(
     start = as_start_prices(prices, array.shape)
     if threads is None:
         threads = _native.default_threads()
-    status, *solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], int(threads))
-    if status != _native.OK:
-        _raise(status, solved, array.shape, maximize)
-    columns, assigned_prices, objective, gap, counts = solved
+    solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], int(threads))
+    if solved[0] != _native.OK:
+        _raise(solved[0], list(solved[1:]), array.shape, maximize)
+    _, columns, assigned_prices, objective, gap, counts = solved
     if is_tensor(scores):
         from_numpy = sys.modules["torch"].from_numpy
         columns, assigned_prices = from_numpy(columns), from_numpy(assigned_prices)
         if array.ndim == 3:
             objective, gap = from_numpy(objective), from_numpy(gap)
-    return Assignment(columns, assigned_prices, objective, gap, AssignmentStats(*counts))
+    return Assignment(columns, assigned_prices, objective, gap, AssignmentStats._make(counts))
 
 
 def _raise(status: int, place_and_value: list[Any], shape: tuple[int, ...], maximize: bool) -> NoReturn:
