@@ -30,21 +30,20 @@ class ListSolver {
         waiting_{Workspace::of_this_thread().take<int>(s.rows)},
         scratch_(Workspace::of_this_thread().take<int>(s.columns)) {}
 
-  // Start prices and lists. `warm`: the prices in the state are the start. `check` says whether the scores are valid;
-  // when it does not yet, it is made here, in the same read if possible.
-  void build(bool warm, ScoreCheck* check, bool checked) {
-    if (!warm && start_in_order(check, checked)) return;
+  // Start prices and lists. `warm`: the prices in the state are the start. The scores are checked in the same read where
+  // possible; lists of invalid scores are worth nothing.
+  void build(bool warm, ScoreCheck* check) {
+    bool checked = false;
+    if (!warm && start_in_order(check, &checked)) return;
     const bool zero = !warm && keep_zero_prices(s_);
     if constexpr (sizeof(T) == sizeof(float)) {
-      if (zero) {
-        const double largest = lists_.build_all_at_zero_prices();
-        if (!checked) *check = checked_by_largest(s_, largest);
-        built_ = true;
-        return;
-      }
+      const double largest = lists_.build_all_and_check(zero);
+      if (!checked) *check = checked_by_largest(s_, largest);
+      built_ = true;
+    } else {
+      if (!checked) *check = check_scores(s_);
+      if (check->valid) build_lists();
     }
-    if (!checked) *check = check_scores(s_);
-    if (check->valid) build_lists();
   }
 
   // After a valid check. On `infeasible`, `*left` is a row that cannot be assigned together with those assigned before
@@ -90,11 +89,12 @@ class ListSolver {
 
   // Tries the sorted start. True when the prices are set, and the lists built unless every row is assigned already;
   // also true when the scores turned out to be invalid.
-  bool start_in_order(ScoreCheck* check, bool checked) {
+  bool start_in_order(ScoreCheck* check, bool* checked) {
     if (s_.rows != s_.columns) return false;
     SortedStart<T> start(s_);
     if (!start.plausible()) return false;
-    if (!checked) *check = check_scores(s_);
+    *check = check_scores(s_);
+    *checked = true;
     if (!check->valid) return true;
     if (!check->all_finite || !start.guess(s_.price)) return false;  // a forbidden pair has no place in an order
     const int missed = take_in_order(s_, start);
