@@ -79,7 +79,7 @@ class RowScan {
   RowScan(const Values& v, int columns, int64_t next_row) : v_(v), columns_(columns), next_row_(next_row) {}
 
   // The usual single sweep, with a guessed threshold. `longer`: look for about twice as many. Every value read is shown
-  // to `look`. False when the guess is far off; then not every value may have been shown.
+  // to `look`. False when the guess is far off; then not every value may have been shown, and search() finds the list.
   template <class Look>
   bool sweep(bool longer, Look look) {
     const Scalar guessed = guess(longer);
@@ -88,15 +88,12 @@ class RowScan {
     return count >= kFewest && count <= kMost;
   }
 
-  // The same, whatever the row is like. `shift`: where to start taking ties.
-  template <class Look>
-  bool run(bool longer, int shift, Look look) {
-    if (sweep(longer, look)) return true;
+  // Several sweeps, whatever the row is like. `shift`: where to start taking ties.
+  void search(bool longer, int shift) {
     const Scalar threshold = class_threshold(longer ? 2 : 1);
     count = collect(threshold > kNone ? threshold : std::numeric_limits<Scalar>::lowest(), kHits, [](auto) {});
     bound = double(threshold);
     if (count > kMost) keep_the_best(count, threshold, shift);
-    return false;
   }
 
  private:

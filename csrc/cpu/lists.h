@@ -140,7 +140,7 @@ class Lists {
     if constexpr (std::is_same_v<Values, RoundedValues>) {
       scan(i, next_row);
     } else {
-      found.run(false, tie_start(i), [](auto) {});
+      found.search(false, tie_start(i));
       store(i, found);
     }
   }
@@ -148,7 +148,8 @@ class Lists {
   void scan(int i, int64_t next_row) {
     const PricedValues<T> v{s_.row(i), s_.price, s_.sign};
     RowScan<PricedValues<T>> found(v, s_.columns, next_row);
-    found.run(scans_[i] > 4, tie_start(i), [](auto) {});  // a row that is scanned often gets a longer list
+    const bool longer = scans_[i] > 4;  // a row that is scanned often gets a longer list
+    if (!found.sweep(longer, [](auto) {})) found.search(longer, tie_start(i));
     store(i, found);
   }
 
