@@ -135,14 +135,14 @@ void auction_phase(State<T>& s, Lists<T>& lists, RowStack& waiting, double eps, 
   }
 }
 
-// Ends an auction: rows that are not exactly tight give their column back.
+// Rows that are not within `eps` of their best give their column back, and wait with those that are free.
 template <class T>
-void release_loose_rows(State<T>& s, Lists<T>& lists, RowStack& waiting) {
+void release_loose_rows(State<T>& s, Lists<T>& lists, RowStack& waiting, double eps) {
   waiting.count = 0;
   for (int i = s.rows - 1; i >= 0; --i) {
     const double best = lists.best(i).first;
     const int j = s.column_of[i];
-    if (j >= 0 && s.margin(i, j) >= best) continue;
+    if (j >= 0 && s.margin(i, j) >= best - eps) continue;
     if (j >= 0) s.release(i);
     waiting.push(i);
   }
