@@ -25,6 +25,7 @@ struct PricedValues {
   using Vector = Doubles;
   using Scalar = double;
   static constexpr int kWidth = kLanes;
+  static constexpr bool kExact = true;
   const T* row;
   const double* price;
   double sign;
@@ -36,6 +37,7 @@ struct PlainFloats {
   using Vector = Floats;
   using Scalar = float;
   static constexpr int kWidth = kFloatLanes;
+  static constexpr bool kExact = true;
   const float* row;
   float sign;
   Vector at(int j) const { return broadcast(sign) * load_floats(row + j); }
@@ -49,6 +51,7 @@ struct RoundedValues {
   using Vector = Floats;
   using Scalar = float;
   static constexpr int kWidth = kFloatLanes;
+  static constexpr bool kExact = false;
   const float* row;
   const float* price;  // rounded_down
   float sign;
@@ -78,14 +81,19 @@ class RowScan {
   // `next_row`: distance in elements to the row that will be scanned next, 0 when unknown.
   RowScan(const Values& v, int columns, int64_t next_row) : v_(v), columns_(columns), next_row_(next_row) {}
 
-  // The usual single sweep, with a guessed threshold. `longer`: look for about twice as many. Every value read is shown
-  // to `look`. False when the guess is far off; then not every value may have been shown, and search() finds the list.
+  // The usual single sweep, with a guessed threshold; a second one where so many reach it that they must be ties.
+  // `longer`: look for about twice as many. `shift`: where to start taking ties. Every value read is shown to `look`.
+  // False when the guess is far off; then not every value may have been shown, and search() finds the list.
   template <class Look>
-  bool sweep(bool longer, Look look) {
+  bool sweep(bool longer, int shift, Look look) {
     const Scalar guessed = guess(longer);
     count = guessed > kNone ? collect(guessed, kMost, look) : 0;
     bound = double(guessed);
-    return count >= kFewest && count <= kMost;
+    if (count <= kMost || !Values::kExact) return count >= kFewest && count <= kMost;
+    const int better = collect(next_above(guessed), kMost, look);
+    if (better > kMost) return false;
+    fill_with_ties(better, guessed, shift);
+    return true;
   }
 
   // Several sweeps, whatever the row is like. `shift`: where to start taking ties.
