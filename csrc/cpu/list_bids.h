@@ -26,12 +26,15 @@ struct BidGroup {
     for (int k = 0; k < count; ++k) best[k] = lists.best(rows[k]);
   }
 
-  // Whether a row before the k-th wanted the same column; then the k-th has to look again.
+  // Whether a row before the k-th raised the price of the column that it wants; then the k-th has to look again.
   bool overtaken(int k) const {
     bool same = false;
     for (int q = 0; q < k; ++q) same |= best[q].column == best[k].column;
     return same && best[k].column >= 0;
   }
+
+  // To be called where row k changes no price.
+  void leaves_prices(int k) { best[k].column = -1; }
 };
 
 // Bids with eps = 0, at most `limit` of them for a column that is taken: the row takes its best column, raises its
@@ -61,8 +64,9 @@ int bid_on_lists(State<T>& s, Lists<T>& lists, RowStack& waiting, int64_t limit,
       int owner = s.row_of[j];
       if (best.first > best.second) {
         if (best.second > -kInf) s.price[j] += best.first - best.second;
-      } else if (owner >= 0) {
-        j = lists.free_column_worth(i, best.first);
+      } else {
+        group.leaves_prices(k);
+        if (owner >= 0) j = lists.free_column_worth(i, best.first);
         owner = -1;
         if (j < 0) {
           left.push(i);

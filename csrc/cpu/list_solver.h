@@ -30,8 +30,8 @@ class ListSolver {
         waiting_{Workspace::of_this_thread().take<int>(s.rows)},
         scratch_(Workspace::of_this_thread().take<int>(s.columns)) {}
 
-  // Start prices and lists. `warm`: the prices in the state are the start. The scores are checked in the same read where
-  // possible; lists of invalid scores are worth nothing.
+  // Start prices and lists. `warm`: the prices in the state are the start. The scores are checked in the same read
+  // where possible; lists of invalid scores are worth nothing.
   void build(bool warm, ScoreCheck* check) {
     bool checked = false;
     if (!warm && start_in_order(check, &checked)) return;
@@ -137,12 +137,12 @@ class ListSolver {
     int64_t last = before;
     double height = -1;
     for (int done = 0; waiting_.count > 0; ++done) {
-      const double limit = (gap ? 40.0 : tied && !sorted ? 4.0 : 2.0) * s_.rows;
+      const double limit = (gap ? 40.0 : tied && !sorted ? 8.0 : 2.0) * s_.rows;
       const double work = double(paths.work() - before);
       if (work > 0.5 * s_.rows + 8.0 * done) {
         const double estimate = work / larger(done, 1) * waiting_.count;
-        const bool cheap = work + estimate <= (tied && !sorted && !gap ? 5 : 1) * limit;
-        if (!cheap && !((tied || sorted) && work < limit)) break;
+        const bool cheap = work + estimate <= (tied && !sorted && !gap ? 8 : 1) * limit;
+        if (!cheap && !((tied || sorted || gap) && work < limit)) break;
       }
       *left = waiting_.pop();
       if (!paths.augment(*left)) return Status::infeasible;
