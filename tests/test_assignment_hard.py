@@ -43,6 +43,34 @@ def test_ties_cost_no_price_war(n, family):
     assert a.stats.fallbacks == 0
 
 
+@pytest.mark.parametrize("n", [512, 1024, 1500])
+def test_classes_of_columns_cost_no_price_war(n):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        scores = FAMILIES["blocks"](rng, n, n).astype(np.float32)
+        a = lmcfast.solve_assignment(scores, certify="full")
+        check_optimal(scores, a)
+        assert a.stats.bids <= 12 * n
+        assert a.stats.path_steps <= 40 * n
+        assert a.stats.fallbacks == 0
+
+
+@pytest.mark.parametrize("n", [512, 1024])
+def test_a_warm_start_reads_the_scores_about_once(n):
+    rng = np.random.default_rng(n)
+    scores = FAMILIES["matched"](rng, n, n).astype(np.float32)
+    prices = lmcfast.solve_assignment(scores).prices
+    scores += np.float32(0.06 * scores.std()) * rng.standard_normal((n, n), dtype=np.float32)
+    a = lmcfast.solve_assignment(scores, prices=prices)
+    check_optimal(scores, a)
+    assert a.stats.warm
+    assert a.stats.reads <= 1.3
+    scores[3, 5] = np.nan  # found in that same read
+    with pytest.raises(lmcfast.InvalidScoresError) as caught:
+        lmcfast.solve_assignment(scores, prices=prices)
+    assert (caught.value.row, caught.value.column) == (3, 5)
+
+
 def test_signs_times_few_values_are_solved_in_order():
     rng = np.random.default_rng(0)
     scores = np.sign(rng.standard_normal((500, 1))) * rng.integers(1, 5, (1, 500))

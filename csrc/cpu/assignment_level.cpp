@@ -18,24 +18,34 @@ constexpr int64_t kThreadedSize = int64_t(1) << 20;
 // Up to here the whole matrix fits the nearer caches, and lists cost more than they save.
 constexpr int kDenseRows = 384;
 
-// Whether a sample of the rows is served at least as well at the present prices as at zero prices. If not, sets zero.
+// Whether the present prices, of this spread, are a better start than zero prices, by a sample of the rows: the sum of
+// all profits and prices bounds what any assignment is worth, and the lower bound is nearer to the optimum. Also false
+// when the spread is far wider than the scores of the sample, or one of these is invalid.
 template <class T>
-bool better_than_zero(State<T>& s) {
+bool better_than_zero(const State<T>& s, double spread) {
   const int sample = s.rows < 64 ? s.rows : 64;
-  const int warm = rows_satisfied(s, sample);
-  if (warm == sample) return true;
-  State<T> cold = s;
-  cold.price = Workspace::of_this_thread().take<double>(padded(s.columns));
-  for (int64_t j = 0; j < padded(s.columns); ++j) cold.price[j] = 0;
-  if (warm >= rows_satisfied(cold, sample)) return true;
-  for (int j = 0; j < s.columns; ++j) s.price[j] = 0;
-  return false;
+  double excess = 0, largest = 0;  // of the profits at the present prices over those at zero prices
+  for (int t = 0; t < sample; ++t) {
+    Doubles priced = broadcast(-kInf), plain = priced, least = -priced;
+    for_each_vector(s, int(int64_t(t) * s.rows / sample), -kInf, [&](Doubles a, int j) {
+      priced = max(priced, a - load(s.price + j));
+      plain = max(plain, a);
+      least = min(least, select(less(broadcast(-kInf), a), a, broadcast(0.0)));
+    });
+    const double best = reduce_max(plain);
+    largest = larger(largest, larger(best, -reduce_min(least)));
+    if (best > -kInf) excess += reduce_max(priced) - best;
+  }
+  s.work->counts.scores_read += int64_t(sample) * s.columns;
+  double prices = 0;
+  for (int j = 0; j < s.columns; ++j) prices += s.price[j];
+  return spread <= kWidestStart * largest && excess / sample + prices / s.columns <= 1e-12 * largest;
 }
 
 // Copies the caller's start prices, shifted so that the lowest is 0 (which changes no decision). False: no usable
-// start.
+// start, and the prices are zero.
 template <class T>
-bool start_warm(const OrientedProblem<T>& problem, State<T>& s, double largest_score) {
+bool start_warm(const OrientedProblem<T>& problem, State<T>& s) {
   // With spare columns an optimum needs the unassigned ones at the lowest price, which prices of another problem break.
   if (problem.rows != problem.columns) return false;
   if (problem.column_prices) {
@@ -53,9 +63,10 @@ bool start_warm(const OrientedProblem<T>& problem, State<T>& s, double largest_s
     least = smaller(least, s.price[j]);
     most = larger(most, s.price[j]);
   }
-  const bool narrow = most - least <= kWidestStart * largest_score;  // false for infinities too
-  for (int j = 0; j < s.columns; ++j) s.price[j] = narrow ? s.price[j] - least : 0;
-  return narrow && better_than_zero(s);
+  for (int j = 0; j < s.columns; ++j) s.price[j] -= least;
+  if (most - least < kInf && better_than_zero(s, most - least)) return true;
+  for (int j = 0; j < s.columns; ++j) s.price[j] = 0;
+  return false;
 }
 
 template <class T>
@@ -90,13 +101,12 @@ Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, Ori
   for (int64_t j = 0; j < size; ++j) s.price[j] = 0;
   s.clear_assignment();
 
-  // Start prices need the largest score; without them the list method checks the scores in the read that it makes
-  // anyway.
-  const bool dense = s.rows <= kDenseRows, checked = dense || problem.column_prices || problem.row_prices;
-  ScoreCheck check{true, false, -1, -1, 0};
-  if (checked) check = check_scores(s);
+  // The list method checks the scores in the read that it makes anyway.
+  const bool dense = s.rows <= kDenseRows;
+  ScoreCheck check{true, false, -1, -1};
+  if (dense) check = check_scores(s);
   s.all_finite = check.all_finite;
-  const bool warm = check.valid && start_warm(problem, s, check.largest);
+  const bool warm = check.valid && start_warm(problem, s);
   const bool prove = options.certify != Certify::none;
   Status status = Status::invalid_score;
   work.counts.warm += warm;
@@ -107,7 +117,7 @@ Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, Ori
   } else if (check.valid) {
     ++work.counts.lists;
     ListSolver<T> solver(s);
-    solver.build(warm, &check, checked);
+    solver.build(warm, &check);
     if (check.valid) status = solver.solve(&out.row);
     if (status == Status::ok && options.certify == Certify::full) write_profits_by_reading(s, out.profits);
     else if (status == Status::ok && prove) solver.write_profits(out.profits);

@@ -10,7 +10,6 @@ namespace lmcfast::LMCFAST_LEVEL {
 struct ScoreCheck {
   bool valid, all_finite;
   int row, column;  // of the first invalid score
-  double largest;   // largest finite |a[i,j]|
 };
 
 // Prices are sums of differences of scores: beyond this they could overflow.
@@ -19,22 +18,20 @@ constexpr double kLargestScore = 0x1p1000;
 // The first score that is NaN or +inf (as maximised), which have no meaning, or too large; -inf forbids a pair.
 template <class T>
 ScoreCheck find_invalid(const State<T>& s) {
-  double largest = 0;
   bool all_finite = true;
   for (int i = 0; i < s.rows; ++i)
     for (int j = 0; j < s.columns; ++j) {
       const double a = s.score(i, j), magnitude = a < 0 ? -a : a;
-      if (!(a < kInf) || (a > -kInf && magnitude > kLargestScore)) return {false, false, i, j, kInf};
-      if (a > -kInf) largest = larger(largest, magnitude);
-      else all_finite = false;
+      if (!(a < kInf) || (a > -kInf && magnitude > kLargestScore)) return {false, false, i, j};
+      if (a == -kInf) all_finite = false;
     }
-  return {true, all_finite, -1, -1, largest};
+  return {true, all_finite, -1, -1};
 }
 
 // What a pass over all scores that found this largest magnitude says; an infinity asks for a closer look.
 template <class T>
 ScoreCheck checked_by_largest(const State<T>& s, double largest) {
-  return largest <= kLargestScore ? ScoreCheck{true, true, -1, -1, largest} : find_invalid(s);
+  return largest <= kLargestScore ? ScoreCheck{true, true, -1, -1} : find_invalid(s);
 }
 
 // One fast pass that is enough when all scores are finite.

@@ -35,6 +35,9 @@ class ListPaths {
   // Work so far in rows relaxed; a read of a whole row counts double.
   int64_t work() const { return steps_ + 2 * reads_; }
 
+  // How far the last path led: by that much the profit of its first row fell, and some prices rose.
+  double length() const { return end_at_; }
+
   // Assigns row `start`. False: no path exists.
   bool augment(int start) {
     clear();

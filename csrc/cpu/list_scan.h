@@ -25,6 +25,7 @@ struct PricedValues {
   using Vector = Doubles;
   using Scalar = double;
   static constexpr int kWidth = kLanes;
+  static constexpr bool kExact = true;
   const T* row;
   const double* price;
   double sign;
@@ -36,11 +37,35 @@ struct PlainFloats {
   using Vector = Floats;
   using Scalar = float;
   static constexpr int kWidth = kFloatLanes;
+  static constexpr bool kExact = true;
   const float* row;
   float sign;
   Vector at(int j) const { return broadcast(sign) * load_floats(row + j); }
   Scalar one(int j) const { return sign * row[j]; }
 };
+
+// a[i,j] - p[j] formed in float32 from prices that were rounded down: never below the value that it stands for, but for
+// a rounding that is monotone. So a[i,j] - p[j] < t where this is below a float32 threshold t: as a bound t is as good
+// as one found in float64, at half the arithmetic. Useless for ties, which it does not see.
+struct RoundedValues {
+  using Vector = Floats;
+  using Scalar = float;
+  static constexpr int kWidth = kFloatLanes;
+  static constexpr bool kExact = false;
+  const float* row;
+  const float* price;  // rounded_down
+  float sign;
+  Vector at(int j) const { return broadcast(sign) * load_floats(row + j) - load_floats(price + j); }
+  Scalar one(int j) const { return sign * row[j] - price[j]; }
+};
+
+// The largest float32 that is not above x.
+LMCFAST_INLINE float rounded_down(double x) {
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  if (x >= double(kLargest)) return kLargest;
+  const float nearest = float(x);
+  return double(nearest) > x ? __builtin_nextafterf(nearest, -kLargest) : nearest;
+}
 
 // Holds no memory but its own, so rows can be scanned on several threads.
 template <class Values>
@@ -56,19 +81,27 @@ class RowScan {
   // `next_row`: distance in elements to the row that will be scanned next, 0 when unknown.
   RowScan(const Values& v, int columns, int64_t next_row) : v_(v), columns_(columns), next_row_(next_row) {}
 
-  // `longer`: look for about twice as many. `shift`: where to start taking ties. Every value read in the usual single
-  // sweep is shown to `look`; returns whether that was every value of the row.
+  // The usual single sweep, with a guessed threshold; a second one where so many reach it that they must be ties.
+  // `longer`: look for about twice as many. `shift`: where to start taking ties. Every value read is shown to `look`.
+  // False when the guess is far off; then not every value may have been shown, and search() finds the list.
   template <class Look>
-  bool run(bool longer, int shift, Look look) {
+  bool sweep(bool longer, int shift, Look look) {
     const Scalar guessed = guess(longer);
     count = guessed > kNone ? collect(guessed, kMost, look) : 0;
     bound = double(guessed);
-    if (count >= kFewest && count <= kMost) return true;
+    if (count <= kMost || !Values::kExact) return count >= kFewest && count <= kMost;
+    const int better = collect(next_above(guessed), kMost, look);
+    if (better > kMost) return false;
+    fill_with_ties(better, guessed, shift);
+    return true;
+  }
+
+  // Several sweeps, whatever the row is like. `shift`: where to start taking ties.
+  void search(bool longer, int shift) {
     const Scalar threshold = class_threshold(longer ? 2 : 1);
     count = collect(threshold > kNone ? threshold : std::numeric_limits<Scalar>::lowest(), kHits, [](auto) {});
     bound = double(threshold);
     if (count > kMost) keep_the_best(count, threshold, shift);
-    return false;
   }
 
  private:

@@ -4,7 +4,7 @@
 //   2. lists of all rows (one read)
 //   3. bids with eps = 0
 //   4. shortest augmenting paths, while they promise to be cheap
-//   5. only if more than 1 % of the rows are still free: auction phases with falling eps, then 3 and paths for the rest
+//   5. if rows are left: auction phases with falling eps, then 3 and paths for the rest
 // Every loop has a budget of work; when it is spent, the dense method finishes with the prices and the partial
 // assignment that stand.
 #pragma once
@@ -30,23 +30,20 @@ class ListSolver {
         waiting_{Workspace::of_this_thread().take<int>(s.rows)},
         scratch_(Workspace::of_this_thread().take<int>(s.columns)) {}
 
-  // Start prices and lists. `warm`: the prices in the state are the start. `check` says whether the scores are valid;
-  // when it does not yet, it is made here, in the same read if possible.
-  void build(bool warm, ScoreCheck* check, bool checked) {
-    if (!warm && start_in_order(check, checked)) return;
+  // Start prices and lists. `warm`: the prices in the state are the start. The scores are checked in the same read
+  // where possible; lists of invalid scores are worth nothing.
+  void build(bool warm, ScoreCheck* check) {
+    bool checked = false;
+    if (!warm && start_in_order(check, &checked)) return;
     const bool zero = !warm && keep_zero_prices(s_);
     if constexpr (sizeof(T) == sizeof(float)) {
-      if (zero) {
-        const double largest = lists_.build_all_at_zero_prices();
-        if (!checked) *check = checked_by_largest(s_, largest);
-        largest_ = check->largest;
-        built_ = true;
-        return;
-      }
+      const double largest = lists_.build_all_and_check(zero);
+      if (!checked) *check = checked_by_largest(s_, largest);
+      built_ = true;
+    } else {
+      if (!checked) *check = check_scores(s_);
+      if (check->valid) build_lists();
     }
-    if (!checked) *check = check_scores(s_);
-    largest_ = check->largest;
-    if (check->valid) build_lists();
   }
 
   // After a valid check. On `infeasible`, `*left` is a row that cannot be assigned together with those assigned before
@@ -66,10 +63,10 @@ class ListSolver {
     Status status = cheap_paths(paths, tied, left);
     if (status != Status::ok || waiting_.count == 0) return status;
     bool within_budget = true;
-    if (waiting_.count * 100 > s_.rows && s_.rows == s_.columns) {
+    if (waiting_.count > tail() && s_.rows == s_.columns) {
       status = auction(&within_budget);
       if (status != Status::ok) return status;
-      release_loose_rows(s_, lists_, waiting_);
+      release_loose_rows(s_, lists_, waiting_, 0);
       bid_without_tolerance(20);
       paths.find_free_columns();
     }
@@ -83,7 +80,10 @@ class ListSolver {
   }
 
  private:
-  static constexpr int kBudget = 30;  // reads of all rows that a stage may cost before the dense method takes over
+  static constexpr int kBudget = 45;  // reads of all rows that a stage may cost before the dense method takes over
+
+  // An auction leaves so many rows to the paths: its last bidders would fight for long over few columns.
+  int tail() const { return s_.rows / 1000; }
 
   void build_lists() {
     lists_.build_all();
@@ -92,13 +92,13 @@ class ListSolver {
 
   // Tries the sorted start. True when the prices are set, and the lists built unless every row is assigned already;
   // also true when the scores turned out to be invalid.
-  bool start_in_order(ScoreCheck* check, bool checked) {
+  bool start_in_order(ScoreCheck* check, bool* checked) {
     if (s_.rows != s_.columns) return false;
     SortedStart<T> start(s_);
     if (!start.plausible()) return false;
-    if (!checked) *check = check_scores(s_);
+    *check = check_scores(s_);
+    *checked = true;
     if (!check->valid) return true;
-    largest_ = check->largest;
     if (!check->all_finite || !start.guess(s_.price)) return false;  // a forbidden pair has no place in an order
     const int missed = take_in_order(s_, start);
     if (missed == 0) return true;
@@ -128,39 +128,73 @@ class ListSolver {
   }
 
   // Augments while the cost of the paths so far, carried on to the rows left, stays below that of an auction. On ties
-  // an auction is the wrong tool, so paths may cost more.
+  // an auction is the wrong tool, so paths may cost more. So it is when a path was long: there is a gap between what
+  // classes of columns are worth, and an auction would have to climb it in steps that suit the inside of a class.
   Status cheap_paths(ListPaths<T>& paths, bool tied, int* left) {
     const bool sorted = sorted_unit_ > 0;
-    const double limit = (tied && !sorted ? 4.0 : 1.0) * s_.rows, limit_by_estimate = (tied && !sorted ? 5 : 1) * limit;
+    bool gap = false;
     const int64_t before = paths.work();
+    int64_t last = before;
+    double height = -1;
     for (int done = 0; waiting_.count > 0; ++done) {
+      const double limit = (gap ? 40.0 : tied && !sorted ? 8.0 : 2.0) * s_.rows;
       const double work = double(paths.work() - before);
-      if (work > 0.02 * s_.rows + 8.0 * done) {
+      if (work > 0.5 * s_.rows + 8.0 * done) {
         const double estimate = work / larger(done, 1) * waiting_.count;
-        if (work + estimate > limit_by_estimate && !((tied || sorted) && work < limit)) break;
+        const bool cheap = work + estimate <= (tied && !sorted && !gap ? 8 : 1) * limit;
+        if (!cheap && !((tied || sorted || gap) && work < limit)) break;
       }
       *left = waiting_.pop();
       if (!paths.augment(*left)) return Status::infeasible;
       if (s_.work->should_stop()) return Status::interrupted;
+      if (!gap && paths.work() - last > 20) {
+        if (height < 0) height = mean_height(64).mean;
+        gap = height > 0 && paths.length() > 3 * height;
+      }
+      last = paths.work();
     }
     return Status::ok;
   }
 
-  // The unit of eps: how far the best value of a row lies above its bound, on average; not less than a small part of
-  // the scores' median deviation, since the former is 0 on ties, and the mean is useless on heavy tails.
-  double price_unit() {
-    double spread = 0, largest = 0;
-    for (int i = 0; i < s_.rows; ++i) {
+  struct Height {
+    double mean, largest;
+  };
+
+  // How far the best value of a row lies above its bound, on average over about `sample` rows, and the largest
+  // magnitude of those best values.
+  Height mean_height(int sample) const {
+    double sum = 0, largest = 0;
+    int count = 0;
+    for (int i = 0; i < s_.rows; i += s_.rows / sample > 1 ? s_.rows / sample : 1, ++count) {
       const BestTwo best = lists_.best_in_list(i);
       double low = lists_.bound(i);
       if (low == -kInf) low = best.second > -kInf ? best.second : best.first;
-      spread += best.first > low ? best.first - low : 0;
+      sum += best.first > low ? best.first - low : 0;
       largest = larger(largest, best.first < 0 ? -best.first : best.first);
     }
-    double unit = spread / s_.rows;
-    unit = larger(unit, 0.015 * median_deviation());
-    unit = larger(unit, 1e-6 * largest);
-    return unit > 0 ? unit : 1e-6 * largest_;
+    return {sum / count, largest};
+  }
+
+  // The scale on which prices are still wrong, the unit of eps. After a sorted start, how far it misses; else the mean
+  // height; not less than a small part of the scores' median deviation, since the former is 0 on ties, and a mean is
+  // useless on heavy tails.
+  double price_unit() const {
+    if (sorted_unit_ > 0) return sorted_unit_;
+    const Height height = mean_height(s_.rows);
+    const double unit = larger(larger(height.mean, 0.015 * median_deviation()), 1e-6 * height.largest);
+    return unit > 0 ? unit : 1e-6 * largest_magnitude();
+  }
+
+  // Of the finite scores, from a read of its own: for the rare problem whose best scores are all 0 and tied.
+  double largest_magnitude() const {
+    double largest = 0;
+    s_.work->counts.scores_read += int64_t(s_.rows) * s_.columns;
+    for (int i = 0; i < s_.rows; ++i)
+      for (int j = 0; j < s_.columns; ++j) {
+        const double a = s_.score(i, j);
+        if (a > -kInf) largest = larger(largest, a < 0 ? -a : a);
+      }
+    return largest;
   }
 
   double median_deviation() const {
@@ -182,30 +216,33 @@ class ListSolver {
     return *middle;
   }
 
+  // Where few rows are left the prices are nearly right: eps starts small, and rows that are within it keep their
+  // columns. Else every phase starts afresh.
   Status auction(bool* within_budget) {
-    // After a sorted start, how far it misses is the scale on which prices are still wrong.
-    const double unit = sorted_unit_ > 0 ? sorted_unit_ : price_unit();
-    const double last = (sorted_unit_ > 0 ? 1e-4 : 1e-5) * unit;
-    const int tail = s_.rows / 1000;
+    const double waiting = double(waiting_.count) / s_.rows, unit = price_unit();
+    const bool few = waiting < 0.1;
+    const double last = (sorted_unit_ > 0 ? 1e-4 : few ? 5e-5 : 1e-5) * unit;
     const int64_t rescans = s_.work->counts.rescans, bids = s_.work->counts.bids;
-    bool settled = false;  // once one phase has ended by itself, eps only falls
-    for (double eps = 0.1 * unit;; eps = larger(eps / 10, last)) {
-      s_.clear_assignment();
-      waiting_.count = 0;
-      for (int i = s_.rows - 1; i >= 0; --i) waiting_.push(i);
+    int patience = few ? 4 : 10;  // bids for each row
+    bool settled = false;         // once one phase has ended by itself, eps only falls
+    for (double eps = (few ? larger(waiting, 1e-3) : 0.1) * unit;; eps = larger(eps / (few ? 20 : 10), last)) {
+      if (!few) s_.clear_assignment();
+      release_loose_rows(s_, lists_, waiting_, eps);
       ++s_.work->counts.phases;
       for (;;) {
-        auction_phase(s_, lists_, waiting_, eps, tail, int64_t(10) * s_.rows);
+        auction_phase(s_, lists_, waiting_, eps, tail(), int64_t(patience) * s_.rows);
         if (s_.work->should_stop()) return Status::interrupted;
-        if (waiting_.count <= tail) break;
+        if (waiting_.count <= tail()) break;
         if (s_.work->counts.rescans - rescans > int64_t(kBudget) * s_.rows ||
             s_.work->counts.bids - bids > int64_t(12) * kBudget * s_.rows) {
           *within_budget = false;
           return Status::ok;
         }
         if (!settled) eps *= 5;
+        patience = 10;
       }
       settled = true;
+      patience = 10;
       if (eps <= last) return Status::ok;
     }
   }
@@ -229,7 +266,6 @@ class ListSolver {
   Lists<T> lists_;
   RowStack waiting_;
   bool built_ = false;      // the lists
-  double largest_ = 0;      // of the scores' magnitudes, where finite
   double sorted_unit_ = 0;  // > 0 after a sorted start: three times its mean violation
   int* scratch_;            // one int for each column, of which there are at least as many as rows
 };

@@ -7,6 +7,8 @@
 // Everything between two reads works on a few hundred bytes in the cache.
 #pragma once
 
+#include <type_traits>
+
 #include "list_scan.h"
 #include "parallel.h"
 
@@ -42,18 +44,19 @@ class Lists {
     s_.work->counts.scores_read += int64_t(s_.rows) * s_.columns;
   }
 
-  // The same at zero prices, where float32 scores can be compared as they are. Looks at every score on the way and
-  // returns the largest magnitude: infinity if one is infinite or NaN.
-  float build_all_at_zero_prices() {
+  // The same for float32 scores, at the present prices or, where they are as they are, at zero prices. Looks at every
+  // score on the way and returns infinity if one is infinite or NaN, else a finite magnitude.
+  float build_all_and_check(bool at_zero_prices) {
     const Workspace::Frame frame(Workspace::of_this_thread());
     float* const largest = Workspace::of_this_thread().take<float>(s_.rows);
+    float* const price = Workspace::of_this_thread().take<float>(s_.columns);
+    for (int j = 0; j < s_.columns; ++j) price[j] = rounded_down(s_.price[j]);
     in_ranges(s_.work->threads, s_.rows, kRowsPerTask, [&](int begin, int end) {
       for (int i = begin; i < end; ++i) {
-        const PlainFloats v{s_.row(i), float(s_.sign)};
-        RowScan<PlainFloats> found(v, s_.columns, i + 1 < end ? s_.row_stride : 0);
+        const int64_t next_row = i + 1 < end ? s_.row_stride : 0;
         Magnitude seen;
-        if (!found.run(false, tie_start(i), [&](auto x) { seen.look(x); })) look_at_row(s_, i, seen);
-        store(i, found);
+        if (at_zero_prices) scan_and_look(i, PlainFloats{s_.row(i), float(s_.sign)}, next_row, seen);
+        else scan_and_look(i, RoundedValues{s_.row(i), price, float(s_.sign)}, next_row, seen);
         largest[i] = seen.largest();
       }
     });
@@ -129,10 +132,24 @@ class Lists {
     T scores[kMost];
   };
 
+  template <class Values>
+  void scan_and_look(int i, const Values& v, int64_t next_row, Magnitude& seen) {
+    RowScan<Values> found(v, s_.columns, next_row);
+    if (found.sweep(false, tie_start(i), [&](auto x) { seen.look(x); })) return store(i, found);
+    look_at_row(s_, i, seen);
+    if constexpr (std::is_same_v<Values, RoundedValues>) {
+      scan(i, next_row);
+    } else {
+      found.search(false, tie_start(i));
+      store(i, found);
+    }
+  }
+
   void scan(int i, int64_t next_row) {
     const PricedValues<T> v{s_.row(i), s_.price, s_.sign};
     RowScan<PricedValues<T>> found(v, s_.columns, next_row);
-    found.run(scans_[i] > 4, tie_start(i), [](auto) {});  // a row that is scanned often gets a longer list
+    const bool longer = scans_[i] > 4;  // a row that is scanned often gets a longer list
+    if (!found.sweep(longer, tie_start(i), [](auto) {})) found.search(longer, tie_start(i));
     store(i, found);
   }
 

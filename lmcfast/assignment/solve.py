@@ -41,8 +41,8 @@ def solve_assignment(
         maximize: False for the smallest sum.
         prices: (m,) or (batch, m) finite start prices, as in an earlier result for similar scores (a warm start). They
             change the time, and the objective only within the certificate's allowance. Dropped (``stats.warm`` is
-            False) when n != m, when they spread over more than four times the largest score, or when zero prices
-            suit a sample of the rows better.
+            False) when n != m, or when a sample of the rows says so: they spread over more than four times its
+            largest score, or zero prices bound the optimum more closely.
         certify: how the result is proved: "lists" from the bounds that the solver holds, "full" from a fresh read of
             the scores, "none" not at all (the gap is NaN).
         ties: "any": of several optimal assignments, any (the same one for the same input, version and processor level).
