@@ -58,7 +58,7 @@ def test_classes_of_columns_cost_no_price_war(n):
 @pytest.mark.parametrize("n", [512, 1024])
 def test_a_warm_start_reads_the_scores_about_once(n):
     rng = np.random.default_rng(n)
-    scores = FAMILIES["matched"](rng, n, n).astype(np.float32)
+    scores = FAMILIES["weights"](rng, n, n).astype(np.float32)
     prices = lmcfast.solve_assignment(scores).prices
     scores += np.float32(0.06 * scores.std()) * rng.standard_normal((n, n), dtype=np.float32)
     a = lmcfast.solve_assignment(scores, prices=prices)
