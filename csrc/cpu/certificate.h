@@ -79,11 +79,11 @@ void write_profits_by_reading(const State<T>& s, double* profits) {
 // Unassigned columns (rows < columns) must have the lowest price, 0; the stages never raise it, and this checks it.
 template <class T>
 Certificate certify(const State<T>& s, bool prove, double* profits) {
-  ExactSum value, bound;
+  ExactSum value, prices, bound;
   double scale = 0, lowest_assigned = kInf;
   bool unassigned_are_free = true;
   for (int j = 0; j < s.columns; ++j) {
-    bound.add(s.price[j]);
+    prices.add(s.price[j]);
     scale = larger(scale, s.price[j] < 0 ? -s.price[j] : s.price[j]);
     if (s.row_of[j] >= 0) lowest_assigned = smaller(lowest_assigned, s.price[j]);
     else unassigned_are_free &= s.price[j] == 0;
@@ -93,10 +93,11 @@ Certificate certify(const State<T>& s, bool prove, double* profits) {
     if (!prove) profits[i] = s.margin(i, s.column_of[i]);
     value.add(a);
     bound.add(profits[i]);
-    bound.add(-a);
     scale = larger(scale, a < 0 ? -a : a);
   }
   if (!prove) return {s.sign * value.value(), __builtin_nan(""), true};
+  bound.add(prices);
+  bound.add(-value);
   const double gap = bound.value();
   const bool prices_fit = s.rows == s.columns || (unassigned_are_free && lowest_assigned >= 0);
   const bool small = (gap < 0 ? -gap : gap) <= gap_allowed(s.rows, scale);
