@@ -6,6 +6,8 @@ import os
 from functools import cache
 from typing import Any
 
+from numpy.typing import NDArray
+
 from .errors import UnavailableError
 
 try:
@@ -29,6 +31,14 @@ NOT_CERTIFIED = 4
 # (scores, start_prices, maximize, certify: 0 none, 1 lists, 2 full, threads) ->
 # (OK, columns, prices, objective, gap, stats) or (status, problem, row, column, value): csrc/bindings/assignment.cpp
 solve_assignment = _core.solve_assignment
+
+# Tensors by the units of one axis: csrc/bindings/units.cpp; the twins are in lmcfast/matching/units.py.
+HeldPair = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
+unit_rises = _core.unit_rises
+move_units = _core.move_units
+unit_differences = _core.unit_differences
+hold_pairs = _core.hold_pairs
+prefer_large_pages = _core.prefer_large_pages
 
 
 def build_info() -> dict[str, Any]:

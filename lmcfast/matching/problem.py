@@ -17,14 +17,13 @@ from ..spec.places import Place, group_places, unfold
 from ..terms import Precision
 from .order import by_depth
 from .storage import Storage, storages
-from .sums import CHUNK, Figures, rounding, stored_figures
+from .sums import CHUNK, Figures, rounding
 
 Params = Mapping[str, torch.Tensor]
 Permutations = dict[str, torch.Tensor]
 Patterns = str | Sequence[str]
 Made = TypeVar("Made")
 
-TURNED_BYTES = 1 << 26  # of a tensor up to which it is held in a second order
 REMEMBERED = 8  # shapes and choices of tensors for which a spec remembers what was worked out
 
 
@@ -40,16 +39,6 @@ class Scored:
     b: torch.Tensor
     figures: Figures
     doubt: float
-
-    @cached_property
-    def turned(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """A's and B's with the axes in reverse, made when first asked for: some positions of the last axis are then
-        whole rows. None for tensors that do not have just two groups, and for large ones, whose memory is not doubled.
-        """
-        regular = self.storage.axis_of is not None and len(self.storage.axis_of) == 2
-        if not regular or self.a.numel() * self.a.element_size() > TURNED_BYTES:
-            return None
-        return self.a.permute(2, 1, 0).contiguous(), self.b.permute(2, 1, 0).contiguous()
 
     @property
     def name(self) -> str:
@@ -235,8 +224,7 @@ def _held(plan: _Plan, params_a: Params, params_b: Params, device: torch.device)
     for storage in plan.storages:
         wide = any(member.name in doubles for member in storage.members)
         dtype = torch.float64 if wide else torch.float32
-        a, b = storage.hold(params_a, device, dtype), storage.hold(params_b, device, dtype)
-        figures = stored_figures(a, b)
+        a, b, figures = storage.hold_both(params_a, params_b, device, dtype)
         magnitude = math.sqrt(figures.square_a) * math.sqrt(figures.square_b)
         doubt = rounding(min(CHUNK, a.numel()), 1 + a.numel() // CHUNK) * magnitude
         held[storage.name] = Scored(storage, a, b, figures, doubt)

@@ -14,6 +14,7 @@ compares the kept matrix with the weights themselves (Freivalds, *Probabilistic 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ import torch
 from ..terms import Term, add_products
 from .objective import Alignment
 from .problem import Part, Problem
+from .units import empty, unit_differences
 
 KEPT_BYTES = 1 << 30
 WORTH_KEEPING = 1 << 21  # multiply-adds: a smaller product costs less than the bookkeeping
@@ -59,6 +61,7 @@ class ScoreTable:
     def __init__(self, problem: Problem, budget: int = KEPT_BYTES) -> None:
         self._problem = problem
         self._kept: dict[tuple[str, int], Kept | None] = dict.fromkeys(_worth_keeping(problem, budget))
+        self._memory: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
     def scores(self, group: str, alignment: Alignment, settled: frozenset[str] | None = None) -> torch.Tensor:
         """The (n, n) score matrix of a group on the CPU: rows are units of A, columns units of B as stored.
@@ -112,28 +115,31 @@ class ScoreTable:
         if axis_of is None or len(part.dependencies) != 1:
             return False
         (before,), (now,) = kept.stamp, stamp
-        moved = (before != now).nonzero().squeeze(1)
-        columns = moved.shape[0] * (part.place.depth // now.shape[0])
-        if moved.shape[0] > FEW_COLUMNS * now.shape[0] or kept.columns + columns > DRIFT * part.place.depth:
+        moved = int(torch.count_nonzero(before != now))
+        columns = moved * (part.place.depth // now.shape[0])
+        if moved > FEW_COLUMNS * now.shape[0] or kept.columns + columns > DRIFT * part.place.depth:
             return False
         axis = axis_of[part.dependencies[0]]
-        whole_a, whole_b = part.tensor.a, part.tensor.b
-        turned = part.tensor.turned if axis == 2 else None
-        if turned is not None:
-            (whole_a, whole_b), axis = turned, 0
-        a = alignment.gather(whole_a, axis, moved)
-        b = alignment.gather(whole_b, axis, now[moved])
-        b -= alignment.gather(whole_b, axis, before[moved])
-        if turned is None:
-            term = Term(part.rows(a), part.rows(b), part.tensor.weight)
-        else:  # the group is now on the last axis
-            n = kept.matrix.shape[0]
-            term = Term(a.view(-1, n).T, b.view(-1, n).T, part.tensor.weight)
+        shape = list(part.tensor.a.shape)
+        shape[axis] = moved
+        a, b = self._scratch(shape, part.tensor.a)
+        unit_differences(before, now, (part.tensor.a, part.tensor.b, axis), a, b)
+        alignment.counts.gathered += 3 * a.numel() * a.element_size()
+        term = Term(part.rows(a), part.rows(b), part.tensor.weight)
         add_products([term], kept.matrix.shape[0], out=kept.matrix)
         kept.stamp, kept.columns = stamp, kept.columns + columns
         alignment.counts.updated += 1
         alignment.counts.multiplied += kept.matrix.numel() * columns
         return True
+
+    def _scratch(self, shape: list[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two tensors of a shape, in memory that stays between calls."""
+        numbers = math.prod(shape)
+        key = like.dtype, like.device
+        if key not in self._memory or self._memory[key].shape[0] < 2 * numbers:
+            self._memory[key] = empty((2 * numbers,), *key)
+        memory = self._memory[key]
+        return memory[:numbers].view(shape), memory[numbers : 2 * numbers].view(shape)
 
     def refresh_drifted(self, alignment: Alignment, seed: int = 0) -> set[str]:
         """Probe every updated product and drop those that have drifted; the groups whose scores that changes."""
