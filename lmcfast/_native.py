@@ -6,8 +6,6 @@ import os
 from functools import cache
 from typing import Any
 
-from numpy.typing import NDArray
-
 from .errors import UnavailableError
 
 try:
@@ -33,11 +31,11 @@ NOT_CERTIFIED = 4
 solve_assignment = _core.solve_assignment
 
 # Tensors by the units of one axis: csrc/bindings/units.cpp; the twins are in lmcfast/matching/units.py.
-HeldPair = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 unit_rises = _core.unit_rises
 move_units = _core.move_units
 unit_differences = _core.unit_differences
 hold_pairs = _core.hold_pairs
+inner_product = _core.inner_product
 prefer_large_pages = _core.prefer_large_pages
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lmcfast import _native
 from lmcfast.matching import units
+from lmcfast.matching.holding import Holding
 from lmcfast.matching.storage import storages
 from lmcfast.matching.sums import stored_figures
 from lmcfast.spec import PermutationSpec
@@ -103,9 +104,10 @@ def test_tensors_are_held_as_their_twin_holds_them(dtype: torch.dtype, strided: 
         pair.append(params)
     held_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     bound = spec.bind(pair[0])
-    for storage in storages(bound, dict.fromkeys(shapes, 1.0)):
-        cpu = torch.device("cpu")
-        a, b, figures = storage.hold_both(pair[0], pair[1], cpu, held_dtype)
+    cpu = torch.device("cpu")
+    doubles = set(shapes) if dtype == torch.float64 else set()
+    plan = storages(bound, dict.fromkeys(shapes, 1.0))
+    for storage, (a, b, figures) in Holding(plan, bound).hold(pair[0], pair[1], cpu, doubles):
         expected_a, expected_b = (storage.hold(params, cpu, held_dtype) for params in pair)
         assert torch.equal(a, expected_a)
         assert torch.equal(b, expected_b)
@@ -137,7 +139,16 @@ def test_what_does_not_fit_is_refused() -> None:
         _native.move_units(order, order, [(a.astype(np.float16), a.astype(np.float16), 1)])
     with pytest.raises(ValueError, match="outputs"):
         _native.unit_differences(order, order[::-1].copy(), (a, a, 1), a[:, :2].copy(), a)
-    with pytest.raises(ValueError, match="one shape"):
-        _native.hold_pairs([(a[None], a[None], a[None], np.zeros((1, 4, 3), np.float32))])
+    for row, match in (
+        ([3, 1, 4, 4, 4, 1, 1, 4, 0], "fit"),
+        ([3, 1, 4, 5, 4, 1, 0, 4, 0], "fit"),
+        ([3, 1, 5, 4, 4, 1, -1, 4, 0], "fit"),
+        ([3, 0, 4, 4, 4, 1, 0, 4, 0], "at least 1"),
+        ([3, 1, 4, 4, 4, 1, 0, 4, 1], "range"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            _native.hold_pairs([a], [a], a.copy(), a.copy(), np.array([row]), 1)
     with pytest.raises(ValueError, match="one type"):
-        _native.hold_pairs([(a, a.astype(np.float64), None, None)])
+        _native.hold_pairs([a], [a.astype(np.float64)], a.copy(), a.copy(), np.array([[3, 1, 4, 4, 4, 1, 0, 4, 0]]), 1)
+    with pytest.raises(ValueError, match="one size and type"):
+        _native.inner_product(a, a[:2])

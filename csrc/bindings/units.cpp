@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <type_traits>
 #include <vector>
 
 #include "bindings.h"
@@ -152,63 +153,102 @@ void differences_between(const py::array& before, const py::array& now, const py
   else differences<double>(pair.first, pair.second, to_a, to_b, pair.shape, indices);
 }
 
-template <class T>
-HeldPair<T> held_pair(const py::tuple& entry) {
-  const py::array a = entry[0], b = entry[1];
-  HeldPair<T> pair{static_cast<const T*>(a.data()), static_cast<const T*>(b.data()), nullptr, nullptr, {}, {}, {}, 0};
-  if (entry[2].is_none()) {
-    if (!is_dense(a) || !is_dense(b) || a.size() != b.size())
-      throw py::value_error("pairs: expected dense arrays of one shape");
-    pair.shape[0] = pair.shape[1] = 1;
-    pair.shape[2] = a.size();
-    return pair;
-  }
-  py::array a_to = entry[2], b_to = entry[3];
-  const int64_t item = int64_t(sizeof(T));
-  for (const py::array& x : {a, b, a_to, b_to})
-    if (x.ndim() != 3 || x.dtype().num() != a.dtype().num()) throw py::value_error("pairs: expected three dimensions");
-  for (int k = 0; k < 3; ++k) {
-    pair.shape[k] = a.shape(k);
-    pair.a_strides[k] = a.strides(k) / item;
-    pair.b_strides[k] = b.strides(k) / item;
-    for (const py::array& x : {b, a_to, b_to})
-      if (x.shape(k) != a.shape(k)) throw py::value_error("pairs: expected one shape");
-  }
-  pair.target_stride = a_to.strides(0) / item;
-  for (const py::array& x : {a_to, b_to})
-    if (x.size() &&
-        ((x.shape(2) > 1 && x.strides(2) != item) || (x.shape(1) > 1 && x.strides(1) != x.shape(2) * item) ||
-         (x.shape(0) > 1 && x.strides(0) != a_to.strides(0))))
-      throw py::value_error("pairs: expected targets dense in their last two axes");
-  pair.a_to = static_cast<T*>(a_to.mutable_data());
-  pair.b_to = static_cast<T*>(b_to.mutable_data());
-  return pair;
-}
+// A row of hold_pairs' table.
+enum Column { kFirst, kMiddle, kLast, kStride0, kStride1, kStride2, kOffset, kTargetStride, kTensor, kColumns };
 
 template <class T>
-PairSums hold_all(const py::list& pairs) {
-  std::vector<HeldPair<T>> held;
-  for (const py::handle& entry : pairs) held.push_back(held_pair<T>(py::reinterpret_borrow<py::tuple>(entry)));
-  PairSums sums{};
+void hold_all(const std::vector<py::array>& a, const std::vector<py::array>& b, T* a_to, T* b_to, const int64_t* table,
+              std::vector<PairSums>& sums) {
+  std::vector<const T*> sources;
+  for (size_t k = 0; k < a.size(); ++k) {
+    sources.push_back(static_cast<const T*>(a[k].data()));
+    sources.push_back(static_cast<const T*>(b[k].data()));
+  }
   const py::gil_scoped_release unlocked;
-  for (const HeldPair<T>& pair : held) hold_pair(pair, sums);
-  return sums;
+  for (size_t k = 0; k < a.size(); ++k, table += kColumns) {
+    const bool stays = table[kOffset] < 0;
+    HeldPair<T> pair{sources[2 * k],
+                     sources[2 * k + 1],
+                     stays ? nullptr : a_to + table[kOffset],
+                     stays ? nullptr : b_to + table[kOffset],
+                     {},
+                     {},
+                     {},
+                     table[kTargetStride]};
+    for (int axis = 0; axis < 3; ++axis) {
+      pair.shape[axis] = table[kFirst + axis];
+      pair.a_strides[axis] = pair.b_strides[axis] = table[kStride0 + axis];
+    }
+    hold_pair(pair, sums[size_t(table[kTensor])]);
+  }
 }
 
-// hold_pairs([(a, b, a_to, b_to), ...]) -> (|a|^2, |b|^2, <a, b>), over all pairs. Three dimensions and any strides;
-// the targets may be None where a and b are dense and stay. All of one type, float32 or float64.
-py::tuple hold_pairs(const py::list& pairs) {
-  if (pairs.empty()) return py::make_tuple(0.0, 0.0, 0.0);
-  const py::array first = py::reinterpret_borrow<py::tuple>(pairs[0])[0];
-  const int type = first.dtype().num();
-  if (type != py::dtype::num_of<float>() && type != py::dtype::num_of<double>())
-    throw py::value_error("pairs: expected float32 or float64");
-  for (const py::handle& entry : pairs)
-    for (int k = 0; k < 2; ++k)
-      if (py::array(py::reinterpret_borrow<py::tuple>(entry)[size_t(k)]).dtype().num() != type)
-        throw py::value_error("pairs: expected one type");
-  const PairSums sums = type == py::dtype::num_of<float>() ? hold_all<float>(pairs) : hold_all<double>(pairs);
-  return py::make_tuple(sums.square_a, sums.square_b, sums.inner);
+// One row of the table: inside its source and its target?
+void check_row(const int64_t* row, int64_t source_size, int64_t target_size, int64_t tensors) {
+  int64_t last_source = 0;
+  for (int axis = 0; axis < 3; ++axis) {
+    if (row[kFirst + axis] < 1 || row[kStride0 + axis] < 0)
+      throw py::value_error("table: expected shapes of at least 1");
+    last_source += (row[kFirst + axis] - 1) * row[kStride0 + axis];
+  }
+  const int64_t plane = row[kMiddle] * row[kLast];
+  const int64_t last_target = row[kOffset] + (row[kFirst] - 1) * row[kTargetStride] + plane - 1;
+  const bool stays = row[kOffset] < 0;
+  if (stays ? source_size != row[kFirst] * plane : last_source >= source_size || last_target >= target_size)
+    throw py::value_error("table: a tensor does not fit");
+  if (row[kTargetStride] < 0 || row[kTensor] < 0 || row[kTensor] >= tensors)
+    throw py::value_error("table: out of range");
+}
+
+// hold_pairs([a, ...], [b, ...], a_to, b_to, table, tensors) -> [(|a|^2, |b|^2, <a, b>), ...] of each held tensor.
+// Copies parts into the held tensors' memory. All dense and of one type, float32 or float64; the k-th row of the table,
+// int64, is of the k-th a and b: the shape in the order held (first, middle, last), its strides in the source, where it
+// begins in the target (-1: it is not copied), the stride of its first axis there, and the held tensor it belongs to.
+py::list hold_pairs(const py::list& a, const py::list& b, py::array a_to, py::array b_to, const py::array& table,
+                    int64_t tensors) {
+  const int type = a_to.dtype().num();
+  const bool is_float = type == py::dtype::num_of<float>();
+  if (!is_float && type != py::dtype::num_of<double>()) throw py::value_error("targets: expected float32 or float64");
+  if (!py::isinstance<py::array_t<int64_t, py::array::c_style>>(table) || table.ndim() != 2 ||
+      table.shape(1) != kColumns || table.shape(0) != int64_t(a.size()) || a.size() != b.size())
+    throw py::value_error("table: expected a row of int64 for each tensor");
+  const int64_t* const rows = static_cast<const int64_t*>(table.data());
+  std::vector<py::array> from_a, from_b;
+  for (size_t k = 0; k < a.size(); ++k) {
+    from_a.push_back(a[k]);
+    from_b.push_back(b[k]);
+    check_row(rows + k * kColumns, from_a[k].size(), a_to.size(), tensors);
+    for (const py::array& x : {from_a[k], from_b[k]})
+      if (!is_dense(x) || x.dtype().num() != type || x.size() != from_a[k].size())
+        throw py::value_error("pairs: expected dense arrays of one size and one type");
+  }
+  if (!is_dense(a_to) || !is_dense(b_to) || b_to.dtype().num() != type || a_to.size() != b_to.size())
+    throw py::value_error("targets: expected dense arrays of one size and type");
+  std::vector<PairSums> sums(size_t(tensors), PairSums{});
+  void *const to_a = a_to.mutable_data(), *const to_b = b_to.mutable_data();
+  if (is_float) hold_all(from_a, from_b, static_cast<float*>(to_a), static_cast<float*>(to_b), rows, sums);
+  else hold_all(from_a, from_b, static_cast<double*>(to_a), static_cast<double*>(to_b), rows, sums);
+  py::list found;
+  for (const PairSums& s : sums) found.append(py::make_tuple(s.square_a, s.square_b, s.inner));
+  return found;
+}
+
+// inner_product(a, b): of dense arrays of one size and type
+double inner_product(const py::array& a, const py::array& b) {
+  const bool is_float = a.dtype().num() == py::dtype::num_of<float>();
+  if (!is_dense(a) || !is_dense(b) || a.size() != b.size() || a.dtype().num() != b.dtype().num() ||
+      (!is_float && a.dtype().num() != py::dtype::num_of<double>()))
+    throw py::value_error("inner_product: expected dense arrays of one size and type, float32 or float64");
+  PairSums sums{};
+  const auto add = [&](auto* x, auto* y) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(x)>>;
+    const HeldPair<T> pair{x, y, nullptr, nullptr, {1, 1, a.size()}, {}, {}, 0};
+    const py::gil_scoped_release unlocked;
+    hold_pair(pair, sums);
+  };
+  if (is_float) add(static_cast<const float*>(a.data()), static_cast<const float*>(b.data()));
+  else add(static_cast<const double*>(a.data()), static_cast<const double*>(b.data()));
+  return sums.inner;
 }
 
 }  // namespace
@@ -218,6 +258,7 @@ void bind_units(py::module_& m) {
   m.def("move_units", move_all, "See csrc/bindings/units.cpp.");
   m.def("unit_differences", differences_between, "See csrc/bindings/units.cpp.");
   m.def("hold_pairs", hold_pairs, "See csrc/bindings/units.cpp.");
+  m.def("inner_product", inner_product, "See csrc/bindings/units.cpp.");
   m.def(
       "prefer_large_pages", [](py::array a) { prefer_large_pages(a.mutable_data(), size_t(a.nbytes())); },
       "Asks the system to back an array's memory with large pages.");

@@ -15,6 +15,7 @@ from ..errors import InvalidParamsError, SpecError
 from ..spec import PermutationSpec, check_finite, check_params, check_permutations
 from ..spec.places import Place, group_places, unfold
 from ..terms import Precision
+from .holding import Holding
 from .order import by_depth
 from .storage import Storage, storages
 from .sums import CHUNK, Figures, rounding
@@ -218,13 +219,10 @@ def matching_names(names: Iterable[str], patterns: Patterns, argument: str, what
 
 def _held(plan: _Plan, params_a: Params, params_b: Params, device: torch.device) -> dict[str, Scored]:
     """The tensors as held, and their figures. ``InvalidParamsError`` names a tensor that is not finite."""
-    held = {}
-    squares_a = squares_b = 0.0
     doubles = {name for params in (params_a, params_b) for name in plan.members if params[name].dtype == torch.float64}
-    for storage in plan.storages:
-        wide = any(member.name in doubles for member in storage.members)
-        dtype = torch.float64 if wide else torch.float32
-        a, b, figures = storage.hold_both(params_a, params_b, device, dtype)
+    held: dict[str, Scored] = {}
+    squares_a = squares_b = 0.0
+    for storage, (a, b, figures) in plan.holding.hold(params_a, params_b, device, doubles):
         magnitude = math.sqrt(figures.square_a) * math.sqrt(figures.square_b)
         doubt = rounding(min(CHUNK, a.numel()), 1 + a.numel() // CHUNK) * magnitude
         held[storage.name] = Scored(storage, a, b, figures, doubt)
@@ -252,7 +250,7 @@ def _surely_finite(tensors: Iterable[torch.Tensor]) -> bool:
 class _Plan:
     """What follows from the spec and from the choice of tensors and groups alone."""
 
-    storages: tuple[Storage, ...]
+    holding: Holding
     members: frozenset[str]
     groups: tuple[str, ...]
     places: dict[str, tuple[Place, ...]]
@@ -266,7 +264,7 @@ class _Plan:
         places = {group: group_places(spec, group, axes) for group in free}
         places = {group: found for group, found in places.items() if found}
         return cls(
-            storages=plan,
+            holding=Holding(plan, spec),
             members=frozenset(weights),
             groups=by_depth(spec, places),
             places=places,

@@ -143,8 +143,10 @@ class ScoreTable:
 
     def refresh_drifted(self, alignment: Alignment, seed: int = 0) -> set[str]:
         """Probe every updated product and drop those that have drifted; the groups whose scores that changes."""
+        drifted: set[str] = set()
+        if all(kept is None or not kept.columns for kept in self._kept.values()):
+            return drifted
         generator = torch.Generator().manual_seed(seed)
-        drifted = set()
         for (group, index), kept in self._kept.items():
             if kept is None or not kept.columns:
                 continue

@@ -80,6 +80,7 @@ def forward_start(
             if callback is not None:
                 callback(step)
         settled.add(group)
+    state.passes += 1
     return state
 
 

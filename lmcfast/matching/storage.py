@@ -16,25 +16,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
-from .. import _native
 from ..spec import PermutationSpec
 from ..spec.layout import Atom, Fixed, Layout, Product, layout_size
-from .sums import Figures, stored_figures
-from .units import empty
 
 JOINED_DEPTH = 64  # numbers that a unit may own in a tensor of one group that is joined with others
 JOINED_NUMBERS = 1 << 20  # a larger tensor of two groups is not joined, if that would copy it
 
 
 Params = Mapping[str, torch.Tensor]
-
-
-def _as_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    tensor = tensor.detach()
-    return tensor if tensor.dtype == dtype and tensor.is_cpu else tensor.to("cpu", dtype)
 
 
 @dataclass(frozen=True)
@@ -70,34 +63,10 @@ class Storage:
     weight: float
     is_matrix: bool
 
-    def hold_both(
-        self, params_a: Params, params_b: Params, device: torch.device, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor, Figures]:
-        """A's and B's tensor as held and their figures, on the CPU in one pass; :meth:`hold` is the readable twin."""
-        if device.type != "cpu" or self.axis_of is None or len(self.shape) not in (2, 3):
-            a, b = self.hold(params_a, device, dtype), self.hold(params_b, device, dtype)
-            return a, b, stored_figures(a, b)
-        shape = (self.shape[0], 1, self.shape[1]) if len(self.shape) == 2 else self.shape
-        joined = 1 if len(self.shape) == 3 else 2
-        sources = [
-            [_as_dtype(params[member.name], dtype) for params in (params_a, params_b)] for member in self.members
-        ]
-        viewed = [[member.view(t) for t in pair] for member, pair in zip(self.members, sources, strict=True)]
-        if len(viewed) == 1 and all(tensor.is_contiguous() for tensor in viewed[0]):
-            a, b = (tensor.view(self.shape) for tensor in viewed[0])
-            return a, b, Figures(*_native.hold_pairs([(a.numpy(), b.numpy(), None, None)]))
-        a, b = empty(shape, dtype, device), empty(shape, dtype, device)
-        whole_a, whole_b = a.numpy(), b.numpy()
-        pairs: list[_native.HeldPair] = []
-        start = 0
-        for member, pair in zip(self.members, viewed, strict=True):
-            part = list(shape)
-            part[joined] = member.depth
-            x, y = (tensor.reshape(part).numpy() for tensor in pair)
-            cut = (slice(None),) * joined + (slice(start, start + member.depth),)
-            pairs.append((x, y, whole_a[cut], whole_b[cut]))
-            start += member.depth
-        return a.view(self.shape), b.view(self.shape), Figures(*_native.hold_pairs(pairs))
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Of the tensor as held, in numbers."""
+        return tuple(math.prod(self.shape[k + 1 :]) for k in range(len(self.shape)))
 
     def hold(self, params: Params, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """The tensor of ``params`` as held; its own memory where nothing has to change."""

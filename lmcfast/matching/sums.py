@@ -25,6 +25,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import _native
+
 CHUNK = 1 << 15  # products of one dot: small enough to stay in cache, and the rounding bound grows with it
 UNIT_ROUNDOFF = 2.0**-53
 
@@ -69,8 +71,14 @@ def chunks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
         yield tuple(piece[start : start + CHUNK].double() for piece in flat)
 
 
+def _plain(tensor: torch.Tensor) -> bool:
+    return tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.float64)
+
+
 def inner_product(a: torch.Tensor, b: torch.Tensor) -> float:
     """<a, b> of two tensors of one shape, in float64."""
+    if _plain(a) and _plain(b) and a.dtype == b.dtype:
+        return _native.inner_product(a.numpy(), b.numpy())
     if a.numel() <= CHUNK:
         return float(torch.dot(a.reshape(-1).double(), b.reshape(-1).double()))
     return math.fsum(float(torch.dot(x, y)) for x, y in chunks(a, b))
