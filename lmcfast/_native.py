@@ -35,7 +35,7 @@ unit_rises = _core.unit_rises
 move_units = _core.move_units
 unit_differences = _core.unit_differences
 hold_pairs = _core.hold_pairs
-inner_product = _core.inner_product
+inner_products = _core.inner_products
 prefer_large_pages = _core.prefer_large_pages
 
 

@@ -78,7 +78,12 @@ def test_a_rise_is_exact_beyond_one_piece() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("strided", [False, True])
-def test_tensors_are_held_as_their_twin_holds_them(dtype: torch.dtype, strided: bool) -> None:
+@pytest.mark.parametrize("large", [False, True])
+def test_tensors_are_held_as_their_twin_holds_them(
+    dtype: torch.dtype, strided: bool, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:  # the block begins somewhere inside its memory
+        monkeypatch.setattr(units, "WORTH_LARGE", 1)
     spec = PermutationSpec.from_axes(
         {
             "in.weight": ("u", None, None, None),
@@ -151,4 +156,4 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="one type"):
         _native.hold_pairs([a], [a.astype(np.float64)], a.copy(), a.copy(), np.array([[3, 1, 4, 4, 4, 1, 0, 4, 0]]), 1)
     with pytest.raises(ValueError, match="one size and type"):
-        _native.inner_product(a, a[:2])
+        _native.inner_products([(a, a[:2])])

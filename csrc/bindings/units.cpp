@@ -5,7 +5,6 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <type_traits>
 #include <vector>
 
 #include "bindings.h"
@@ -233,22 +232,30 @@ py::list hold_pairs(const py::list& a, const py::list& b, py::array a_to, py::ar
   return found;
 }
 
-// inner_product(a, b): of dense arrays of one size and type
+template <class T>
 double inner_product(const py::array& a, const py::array& b) {
-  const bool is_float = a.dtype().num() == py::dtype::num_of<float>();
-  if (!is_dense(a) || !is_dense(b) || a.size() != b.size() || a.dtype().num() != b.dtype().num() ||
-      (!is_float && a.dtype().num() != py::dtype::num_of<double>()))
-    throw py::value_error("inner_product: expected dense arrays of one size and type, float32 or float64");
+  const HeldPair<T> pair{
+      static_cast<const T*>(a.data()), static_cast<const T*>(b.data()), nullptr, nullptr, {1, 1, a.size()}, {}, {}, 0};
   PairSums sums{};
-  const auto add = [&](auto* x, auto* y) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(x)>>;
-    const HeldPair<T> pair{x, y, nullptr, nullptr, {1, 1, a.size()}, {}, {}, 0};
-    const py::gil_scoped_release unlocked;
-    hold_pair(pair, sums);
-  };
-  if (is_float) add(static_cast<const float*>(a.data()), static_cast<const float*>(b.data()));
-  else add(static_cast<const double*>(a.data()), static_cast<const double*>(b.data()));
+  const py::gil_scoped_release unlocked;
+  hold_pair(pair, sums);
   return sums.inner;
+}
+
+// inner_products([(a, b), ...]) -> [<a, b>, ...], each two dense arrays of one size and type.
+py::list inner_products(const py::list& pairs) {
+  py::list found;
+  for (const py::handle& entry : pairs) {
+    const py::tuple fields = py::reinterpret_borrow<py::tuple>(entry);
+    const py::array a = fields[0], b = fields[1];
+    const int type = a.dtype().num();
+    const bool is_float = type == py::dtype::num_of<float>();
+    if (!is_dense(a) || !is_dense(b) || a.size() != b.size() || type != b.dtype().num() ||
+        (!is_float && type != py::dtype::num_of<double>()))
+      throw py::value_error("inner_products: expected dense arrays of one size and type, float32 or float64");
+    found.append(is_float ? inner_product<float>(a, b) : inner_product<double>(a, b));
+  }
+  return found;
 }
 
 }  // namespace
@@ -258,7 +265,7 @@ void bind_units(py::module_& m) {
   m.def("move_units", move_all, "See csrc/bindings/units.cpp.");
   m.def("unit_differences", differences_between, "See csrc/bindings/units.cpp.");
   m.def("hold_pairs", hold_pairs, "See csrc/bindings/units.cpp.");
-  m.def("inner_product", inner_product, "See csrc/bindings/units.cpp.");
+  m.def("inner_products", inner_products, "See csrc/bindings/units.cpp.");
   m.def(
       "prefer_large_pages", [](py::array a) { prefer_large_pages(a.mutable_data(), size_t(a.nbytes())); },
       "Asks the system to back an array's memory with large pages.");

@@ -78,27 +78,50 @@ LMCFAST_INLINE void copy(T* to, const T* from, int64_t count) {
   }
 }
 
+// Units on the last axis, few of them: one by one.
+template <class T>
+LMCFAST_INLINE double rise_of_row(const T* a, const T* b, const UnitMove& move, int64_t begin, int64_t end) {
+  double even = 0, odd = 0;
+  int64_t k = begin;
+  for (; k + 2 <= end; k += 2) {
+    const int64_t i = move.units[k], j = move.units[k + 1];
+    even += double(a[i]) * (double(b[move.sources[k]]) - double(b[i]));
+    odd += double(a[j]) * (double(b[move.sources[k + 1]]) - double(b[j]));
+  }
+  if (k < end) even += double(a[move.units[k]]) * (double(b[move.sources[k]]) - double(b[move.units[k]]));
+  return even + odd;
+}
+
+// Units on the last axis. Where most of them move, a row is put into its new order first; what stays adds zeros.
+template <class T>
+double rise_by_columns(const T* a, const T* b, const UnitShape& shape, const UnitMove& move) {
+  Workspace& workspace = Workspace::of_this_thread();
+  const Workspace::Frame frame(workspace);
+  const bool most = 2 * move.count >= shape.size;
+  int64_t* const source_of = workspace.take<int64_t>(most ? shape.size : 0);
+  T* const row = workspace.take<T>(most ? shape.size : 0);
+  for (int64_t i = 0; most && i < shape.size; ++i) source_of[i] = i;
+  for (int64_t k = 0; most && k < move.count; ++k) source_of[move.units[k]] = move.sources[k];
+  const int64_t numbers = most ? shape.size : move.count;
+  PieceSum sum;
+  for (int64_t o = 0; o < shape.outer; ++o, a += shape.size, b += shape.size) {
+    for (int64_t i = 0; most && i < shape.size; ++i) row[i] = b[source_of[i]];
+    for (int64_t begin = 0; begin < numbers; begin += kPiece) {
+      const int64_t end = begin + kPiece < numbers ? begin + kPiece : numbers;
+      sum.room_for(end - begin);
+      sum.piece +=
+          most ? dot_difference(a + begin, row + begin, b + begin, end - begin) : rise_of_row(a, b, move, begin, end);
+    }
+  }
+  return sum.whole + sum.piece;
+}
+
 template <class T>
 double rise(const T* a, const T* b, const UnitShape& shape, const UnitMove& move) {
+  if (shape.inner == 1) return rise_by_columns(a, b, shape, move);
   PieceSum sum;
   const int64_t plane = shape.size * shape.inner;
   for (int64_t o = 0; o < shape.outer; ++o, a += plane, b += plane) {
-    if (shape.inner == 1) {
-      for (int64_t begin = 0; begin < move.count; begin += kPiece) {
-        const int64_t end = begin + kPiece < move.count ? begin + kPiece : move.count;
-        sum.room_for(end - begin);
-        double even = 0, odd = 0;
-        int64_t k = begin;
-        for (; k + 2 <= end; k += 2) {
-          const int64_t i = move.units[k], j = move.units[k + 1];
-          even += double(a[i]) * (double(b[move.sources[k]]) - double(b[i]));
-          odd += double(a[j]) * (double(b[move.sources[k + 1]]) - double(b[j]));
-        }
-        if (k < end) even += double(a[move.units[k]]) * (double(b[move.sources[k]]) - double(b[move.units[k]]));
-        sum.piece += even + odd;
-      }
-      continue;
-    }
     for (int64_t k = 0; k < move.count; ++k) {
       const int64_t unit = move.units[k] * shape.inner, source = move.sources[k] * shape.inner;
       for (int64_t begin = 0; begin < shape.inner; begin += kPiece) {

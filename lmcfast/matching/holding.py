@@ -12,11 +12,9 @@ from .. import _native
 from ..spec import PermutationSpec
 from .storage import Params, Storage
 from .sums import Figures, stored_figures
-from .units import empty
+from .units import ALIGNED, empty
 
 Held = tuple[torch.Tensor, torch.Tensor, Figures]
-
-ALIGNED = 16  # numbers to whose multiples a tensor is moved in the common memory: a cache line of float32
 
 
 class Holding:
@@ -72,7 +70,7 @@ class Holding:
     def _in_one_block(self, params_a: Params, params_b: Params) -> dict[int, Held]:
         sources_a = [_dense(params_a[name]) for name in self._names]
         sources_b = [_dense(params_b[name]) for name in self._names]
-        block_a, block_b = (empty((self._size,), torch.float32, torch.device("cpu")) for _ in range(2))
+        block_a, block_b = empty(2 * self._size, torch.float32, torch.device("cpu")).view(2, self._size)
         sums = _native.hold_pairs(
             [tensor.numpy() for tensor in sources_a],
             [tensor.numpy() for tensor in sources_b],
@@ -88,8 +86,8 @@ class Holding:
             if place < 0:
                 a, b = sources_a[position].view(storage.shape), sources_b[position].view(storage.shape)
             else:
-                a = block_a.as_strided(storage.shape, storage.strides, place)
-                b = block_b.as_strided(storage.shape, storage.strides, place)
+                a = block_a.as_strided(storage.shape, storage.strides, block_a.storage_offset() + place)
+                b = block_b.as_strided(storage.shape, storage.strides, block_b.storage_offset() + place)
             found[index] = a, b, Figures(*sums[index])
             position += len(storage.members)
         return found
@@ -97,7 +95,8 @@ class Holding:
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor as float32 on the CPU, its axes in their own order in memory; itself where it is so."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.dtype != torch.float32 or not tensor.is_cpu:
         tensor = tensor.to("cpu", torch.float32)
     return tensor.contiguous()

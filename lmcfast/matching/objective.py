@@ -11,8 +11,8 @@ import torch
 from ..spec.gather import permute_tensor
 from .clock import Counts
 from .problem import Permutations, Problem, Scored
-from .sums import inner_product, squared_distance
-from .units import empty, move_units
+from .sums import inner_product, inner_products, squared_distance
+from .units import Block, move_units
 from .units import rises as unit_rises
 
 CANCELLED = 0.01  # a squared distance below this share of the squared norms has lost digits: it is summed directly
@@ -60,6 +60,7 @@ class Alignment:
         self.counts = counts or Counts()
         self.permutations: Permutations = dict(permutations)
         self._owned: set[str] = set()
+        self._blocks: dict[tuple[torch.dtype, torch.device], Block] = {}
         self._moved = {group for group, p in permutations.items() if not torch.equal(p, torch.arange(p.shape[-1]))}
         self._placed = {name: self._place(scored) for name, scored in problem.tensors.items()}
 
@@ -67,6 +68,7 @@ class Alignment:
         """Another alignment at the same point; both can move on by themselves."""
         twin = Alignment.__new__(Alignment)
         self._owned, twin._owned = set(), set()
+        self._blocks, twin._blocks = {}, {}  # what is shared stays as it is
         twin.problem, twin.counts = self.problem, self.counts
         twin.permutations = dict(self.permutations)
         twin._moved, twin._placed = set(self._moved), dict(self._placed)
@@ -107,7 +109,8 @@ class Alignment:
         """Judge a step of one group."""
         before = self.permutations[group]
         regular = [scored for scored in self.problem.tensors_of[group] if scored.storage.axis_of is not None]
-        tensors = [(s.a, self._placed[s.name].tensor, s.storage.axis_of[group]) for s in regular]  # type: ignore[index]
+        placed = [self._placed[scored.name].tensor for scored in regular]
+        tensors = [(s.a, b, s.storage.axis_of[group]) for s, b in zip(regular, placed, strict=True)]  # type: ignore[index]
         changed, rises = unit_rises(before, permutation, tensors)
         if not changed:
             return Move(group, permutation, 0, 0.0, 0.0, {}, {})
@@ -145,7 +148,7 @@ class Alignment:
         moving = []
         for name, rise in move.rises.items():
             scored, now = self.problem.tensors[name], self._placed[name]
-            to = now.tensor if name in self._owned else empty(now.tensor.shape, now.tensor.dtype, now.tensor.device)
+            to = now.tensor if name in self._owned else self._new(now.tensor, name)
             axis = scored.storage.axis_of[move.group]  # type: ignore[index]
             moving.append((to, now.tensor, axis))
             share = move.changed / move.permutation.shape[0] if name in self._owned else 1.0
@@ -157,15 +160,23 @@ class Alignment:
         self.permutations[move.group] = move.permutation
         self._moved.add(move.group)
 
+    def _new(self, like: torch.Tensor, name: str) -> torch.Tensor:
+        """Memory for a tensor that the alignment is to own."""
+        key = like.dtype, like.device
+        if key not in self._blocks:
+            tensors = self.problem.tensors.values()
+            shapes = {s.name: s.a.shape for s in tensors if (s.a.dtype, s.a.device) == key}
+            self._blocks[key] = Block(shapes, *key)
+        return self._blocks[key].tensor(name)
+
     def objective(self) -> float:
         """Sum over the scored tensors of ``weight * <A, pi(B)>``, in float64: no running sums, whole inner products."""
-        values = []
-        for name, scored in self.problem.tensors.items():
-            now = self._placed[name]
-            if now.doubt > scored.doubt:  # a sum of steps
-                now = self._placed[name] = Placed(now.tensor, inner_product(scored.a, now.tensor), scored.doubt)
-            values.append(scored.weight * now.inner)
-        return math.fsum(values)
+        tensors = self.problem.tensors
+        summed = [name for name, now in self._placed.items() if now.doubt > tensors[name].doubt]  # a sum of steps
+        whole = inner_products([(tensors[name].a, self._placed[name].tensor) for name in summed])
+        for name, inner in zip(summed, whole, strict=True):
+            self._placed[name] = Placed(self._placed[name].tensor, inner, tensors[name].doubt)
+        return math.fsum(tensors[name].weight * now.inner for name, now in self._placed.items())
 
     def distance(self, objective: float) -> float:
         """Euclidean distance of A and pi(B) over the scored tensors, weights applied to the squares, in float64."""

@@ -26,6 +26,7 @@ from .units import empty, unit_differences
 
 KEPT_BYTES = 1 << 30
 WORTH_KEEPING = 1 << 21  # multiply-adds: a smaller product costs less than the bookkeeping
+WORTH_UPDATING = 1 << 21  # multiply-adds that an update must save, or gathering its columns and probing it cost more
 SHALLOW = 32  # a product of this depth costs about as much as adding a kept matrix
 FEW_COLUMNS = 0.75  # share of the columns up to which an update pays: it breaks even at about 0.8 to 0.9
 DRIFT = 4.0
@@ -61,6 +62,7 @@ class ScoreTable:
     def __init__(self, problem: Problem, budget: int = KEPT_BYTES) -> None:
         self._problem = problem
         self._kept: dict[tuple[str, int], Kept | None] = dict.fromkeys(_worth_keeping(problem, budget))
+        self._terms: dict[tuple[str, int], tuple[torch.Tensor, Term]] = {}
         self._memory: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
     def scores(self, group: str, alignment: Alignment, settled: frozenset[str] | None = None) -> torch.Tensor:
@@ -79,7 +81,7 @@ class ScoreTable:
             if (group, index) in self._kept:
                 kept.append(self._product(group, index, part, alignment))
             elif part.dependencies:
-                fresh.append(_aligned_term(part, alignment))
+                fresh.append(self._aligned_term(group, index, part, alignment))
             else:
                 still.append(Term(part.rows_a, part.rows(part.tensor.b), part.tensor.weight))
         scores = alignment.as_stored(group, self._add(group, fresh, None, alignment)) if fresh else None
@@ -104,10 +106,21 @@ class ScoreTable:
             return kept.matrix
         self._kept[group, index] = None  # an interrupt must not leave a matrix that its stamp does not fit
         if kept is None or not self._update(part, kept, stamp, alignment):
-            product = self._add(group, [_aligned_term(part, alignment)], None, alignment)
+            product = self._add(group, [self._aligned_term(group, index, part, alignment)], None, alignment)
             kept = Kept(stamp, alignment.as_stored(group, product))
         self._kept[group, index] = kept
         return kept.matrix
+
+    def _aligned_term(self, group: str, index: int, part: Part, alignment: Alignment) -> Term:
+        """The part as a term, with B's units aligned, the group's own too."""
+        tensor = alignment.tensor(part.tensor.name)
+        before = self._terms.get((group, index))
+        if before is not None and before[0] is tensor:  # moved in place, so its views hold
+            return before[1]
+        term = Term(part.rows_a, part.rows(tensor), part.tensor.weight)
+        if term.b.data_ptr() == tensor.data_ptr():  # a view
+            self._terms[group, index] = tensor, term
+        return term
 
     def _update(self, part: Part, kept: Kept, stamp: Stamp, alignment: Alignment) -> bool:
         """Bring a kept product up to date by the columns that have moved, if that is cheaper than anew."""
@@ -117,7 +130,10 @@ class ScoreTable:
         (before,), (now,) = kept.stamp, stamp
         moved = int(torch.count_nonzero(before != now))
         columns = moved * (part.place.depth // now.shape[0])
-        if moved > FEW_COLUMNS * now.shape[0] or kept.columns + columns > DRIFT * part.place.depth:
+        saved = (part.place.depth - columns) * kept.matrix.numel()
+        if moved > FEW_COLUMNS * now.shape[0] or saved < WORTH_UPDATING:
+            return False
+        if kept.columns + columns > DRIFT * part.place.depth:
             return False
         axis = axis_of[part.dependencies[0]]
         shape = list(part.tensor.a.shape)
@@ -137,7 +153,7 @@ class ScoreTable:
         numbers = math.prod(shape)
         key = like.dtype, like.device
         if key not in self._memory or self._memory[key].shape[0] < 2 * numbers:
-            self._memory[key] = empty((2 * numbers,), *key)
+            self._memory[key] = empty(2 * numbers, *key)
         memory = self._memory[key]
         return memory[:numbers].view(shape), memory[numbers : 2 * numbers].view(shape)
 
@@ -174,12 +190,6 @@ def drift(part: Part, kept: Kept, alignment: Alignment, generator: torch.Generat
     off = matrix @ signs - part.tensor.weight * (a @ (b.T @ placed))
     unit = 2.0**-24 * part.tensor.weight * part.tensor.figures.square_b**0.5
     return float((off.abs() / (torch.linalg.vector_norm(a, dim=1) * unit).clamp_min(1e-300)).max())
-
-
-def _aligned_term(part: Part, alignment: Alignment) -> Term:
-    """The part as a term, with B's units aligned, the group's own too."""
-    b = part.rows(alignment.tensor(part.tensor.name))
-    return Term(part.rows_a, b, part.tensor.weight)
 
 
 def _worth_keeping(problem: Problem, budget: int) -> list[tuple[str, int]]:

@@ -7,24 +7,58 @@ of the axis holds unit ``before[i]`` and is to hold ``now[i]``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from .. import _native
 from .sums import difference
 
+ALIGNED = 16  # numbers to whose multiples a tensor is moved in a block: a cache line of float32
 Moving = tuple[torch.Tensor, torch.Tensor, int]  # two tensors of one shape and dtype, and the axis of the units
 
-LARGE_BYTES = 1 << 22  # of a tensor from which on large pages pay
+LARGE_PAGE = 1 << 21  # bytes
+WORTH_LARGE = 1 << 22  # bytes of a block from which on large pages pay
 
 
-def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """New memory, in large pages where it is large: small ones cost as much as the numbers that go into it."""
-    tensor = torch.empty(tuple(shape), dtype=dtype, device=device)
-    if tensor.is_cpu and tensor.numel() * tensor.element_size() >= LARGE_BYTES:
-        _native.prefer_large_pages(tensor.numpy())
-    return tensor
+def empty(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """New memory for ``count`` numbers, in large pages where it is large.
+
+    The system hands out memory page by page as it is first written, and for small pages that takes longer than the
+    writing. So a block begins and ends with a large page; what it does not use of them is never written.
+    """
+    size = count * dtype.itemsize
+    if device.type != "cpu" or size < WORTH_LARGE:
+        return torch.empty(count, dtype=dtype, device=device)
+    whole = -(-size // LARGE_PAGE) * LARGE_PAGE
+    memory = torch.empty((whole + LARGE_PAGE) // dtype.itemsize, dtype=dtype)
+    start = -memory.data_ptr() % LARGE_PAGE // dtype.itemsize
+    block = memory[start : start + whole // dtype.itemsize]
+    _native.prefer_large_pages(block.numpy())
+    return block[:count]
+
+
+class Block:
+    """Memory for tensors whose shapes are known, taken from the system when the first of them is asked for.
+
+    ``shapes``: {name: shape}. Each begins at a cache line.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], dtype: torch.dtype, device: torch.device) -> None:
+        self._starts: dict[str, int] = {}
+        self._shapes, self._dtype, self._device = shapes, dtype, device
+        self._size = 0
+        self._memory: torch.Tensor | None = None
+        for name, shape in shapes.items():
+            self._starts[name] = self._size
+            self._size += -(-math.prod(shape) // ALIGNED) * ALIGNED
+
+    def tensor(self, name: str) -> torch.Tensor:
+        if self._memory is None:
+            self._memory = empty(self._size, self._dtype, self._device)
+        shape, start = self._shapes[name], self._starts[name]
+        return self._memory[start : start + math.prod(shape)].view(*shape)
 
 
 def rises(before: torch.Tensor, now: torch.Tensor, tensors: Sequence[Moving]) -> tuple[int, list[float]]:
