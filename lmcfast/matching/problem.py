@@ -224,7 +224,9 @@ def _held(plan: _Plan, params_a: Params, params_b: Params, device: torch.device)
     squares_a = squares_b = 0.0
     for storage, (a, b, figures) in plan.holding.hold(params_a, params_b, device, doubles):
         magnitude = math.sqrt(figures.square_a) * math.sqrt(figures.square_b)
-        doubt = rounding(min(CHUNK, a.numel()), 1 + a.numel() // CHUNK) * magnitude
+        # The kernels cut pieces at the ends of rows and of members, so the pieces may be half as long as a chunk.
+        pieces = len(storage.members) + 2 * (a.numel() // CHUNK)
+        doubt = rounding(min(CHUNK, a.numel()), pieces) * magnitude
         held[storage.name] = Scored(storage, a, b, figures, doubt)
         squares_a += figures.square_a
         squares_b += figures.square_b
