@@ -30,6 +30,14 @@ NOT_CERTIFIED = 4
 # (OK, columns, prices, objective, gap, stats) or (status, problem, row, column, value): csrc/bindings/assignment.cpp
 solve_assignment = _core.solve_assignment
 
+# Tensors by the units of one axis: csrc/bindings/units.cpp; the twins are in lmcfast/matching/units.py.
+unit_rises = _core.unit_rises
+move_units = _core.move_units
+unit_differences = _core.unit_differences
+hold_pairs = _core.hold_pairs
+inner_products = _core.inner_products
+prefer_large_pages = _core.prefer_large_pages
+
 
 def build_info() -> dict[str, Any]:
     """Vector levels built and used, default threads, compiler, build type."""

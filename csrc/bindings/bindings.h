@@ -5,5 +5,6 @@
 namespace lmcfast {
 
 void bind_assignment(pybind11::module_& m);
+void bind_units(pybind11::module_& m);
 
 }  // namespace lmcfast

@@ -33,6 +33,7 @@ class State:
     ``alignment``: the permutations and what they make of B. ``optimal_at``: for each group, the permutations of
     its neighbours when it was last visited with its full scores; while they hold, it is optimal and is
     skipped. ``prices``: of its last assignment, where its next one starts. ``gaps``: of its last assignment.
+    ``passes``: how often the groups were gone through.
     """
 
     alignment: Alignment
@@ -42,6 +43,7 @@ class State:
     prices: dict[str, torch.Tensor] = field(default_factory=dict)
     gaps: dict[str, float] = field(default_factory=dict)
     trace: list[Step] = field(default_factory=list)
+    passes: int = 0
 
     @property
     def permutations(self) -> Permutations:
@@ -72,7 +74,7 @@ def descend(
     """
     for sweep in range(1, max_sweeps + 1):
         accepted = False
-        for group in sweep_order(problem.groups, sweep, shuffle):
+        for group in sweep_order(problem.groups, state.passes, shuffle):
             if is_optimal(problem, state, group):
                 state.alignment.counts.skipped += 1
                 continue
@@ -80,6 +82,7 @@ def descend(
             accepted = accepted or step.changed > 0
             if callback is not None:
                 callback(step)
+        state.passes += 1
         if not accepted:
             drifted = table.refresh_drifted(state.alignment)
             state.clock.lap("products")

@@ -11,9 +11,10 @@ import torch
 from ..spec.gather import permute_tensor
 from .clock import Counts
 from .problem import Permutations, Problem, Scored
-from .sums import difference, inner_product, squared_distance
+from .sums import inner_product, inner_products, squared_distance
+from .units import Block, move_units
+from .units import rises as unit_rises
 
-FEW = 0.3  # share of a group's units up to which a step gathers only the units that change
 CANCELLED = 0.01  # a squared distance below this share of the squared norms has lost digits: it is summed directly
 
 
@@ -31,8 +32,8 @@ class Move:
     """A step that is judged and not yet taken.
 
     ``changed``: how many units get another source. ``gain``: what the objective gains, float64; ``bound``: how far
-    rounding can have put that off. ``tensors``: the group's tensors after it; where ``units`` is given only those
-    units of them, along the axis given.
+    rounding can have put that off. ``rises``: what the inner product of each regular tensor gains; ``irregular``: the
+    other tensors, after the step.
     """
 
     group: str
@@ -40,16 +41,16 @@ class Move:
     changed: int
     gain: float
     bound: float
-    tensors: Mapping[str, tuple[Placed, int | None]]
-    units: torch.Tensor
+    rises: Mapping[str, float]
+    irregular: Mapping[str, Placed]
 
 
 class Alignment:
     """Permutations, and the tensors of B as they place them.
 
-    Scores are computed with these tensors, so a product needs no gather, and a step gathers each of its group's
-    tensors once, along one axis. Permutations are replaced, never changed in place; so are tensors that the alignment
-    does not own (B's as stored, and those that :meth:`copy` shares).
+    Scores are computed with these tensors, so a product needs no gather. A step reads each of its group's tensors once
+    to be judged and, if it is taken, moves the units in place. Permutations are replaced, never changed in place; so
+    are tensors that the alignment does not own (B's as stored, and those that :meth:`copy` shares).
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class Alignment:
         self.problem = problem
         self.counts = counts or Counts()
         self.permutations: Permutations = dict(permutations)
-        self._inverses: Permutations = {}
         self._owned: set[str] = set()
+        self._blocks: dict[tuple[torch.dtype, torch.device], Block] = {}
         self._moved = {group for group, p in permutations.items() if not torch.equal(p, torch.arange(p.shape[-1]))}
         self._placed = {name: self._place(scored) for name, scored in problem.tensors.items()}
 
@@ -67,21 +68,15 @@ class Alignment:
         """Another alignment at the same point; both can move on by themselves."""
         twin = Alignment.__new__(Alignment)
         self._owned, twin._owned = set(), set()
+        self._blocks, twin._blocks = {}, {}  # what is shared stays as it is
         twin.problem, twin.counts = self.problem, self.counts
-        twin.permutations, twin._inverses = dict(self.permutations), dict(self._inverses)
+        twin.permutations = dict(self.permutations)
         twin._moved, twin._placed = set(self._moved), dict(self._placed)
         return twin
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor of B as placed, its axes as held."""
         return self._placed[name].tensor
-
-    def inverse(self, group: str) -> torch.Tensor:
-        """Where each unit of B lies in the aligned tensors: ``inverse[p[i]] = i``."""
-        if group not in self._inverses:
-            p = self.permutations[group]
-            self._inverses[group] = torch.empty_like(p).scatter_(0, p, torch.arange(p.shape[0]))
-        return self._inverses[group]
 
     def _place(self, scored: Scored) -> Placed:
         tensor, axis_of = scored.b, scored.storage.axis_of
@@ -97,94 +92,99 @@ class Alignment:
     def gather(self, tensor: torch.Tensor, axis: int, index: torch.Tensor) -> torch.Tensor:
         """``index_select``, counted."""
         chosen = tensor.index_select(axis, index if tensor.is_cpu else index.to(tensor.device))
-        self.counts.gathered += chosen.numel() * chosen.element_size()
+        self.counts.gathered += _bytes(chosen)
         return chosen
 
     def as_stored(self, group: str, scores: torch.Tensor) -> torch.Tensor:
         """Scores whose columns are the group's aligned units, with the columns in the order stored."""
-        return self.gather(scores, 1, self.inverse(group)) if group in self._moved else scores
+        if group not in self._moved:
+            return scores
+        stored = torch.empty_like(scores)
+        permutation = self.permutations[group]
+        move_units(permutation, torch.arange(permutation.shape[0]), [(stored, scores, 1)])
+        self.counts.gathered += _bytes(scores)
+        return stored
 
     def propose(self, group: str, permutation: torch.Tensor) -> Move:
         """Judge a step of one group."""
-        units = (permutation != self.permutations[group]).nonzero().squeeze(1)
-        changed = units.shape[0]
+        before = self.permutations[group]
+        regular = [scored for scored in self.problem.tensors_of[group] if scored.storage.axis_of is not None]
+        placed = [self._placed[scored.name].tensor for scored in regular]
+        tensors = [(s.a, b, s.storage.axis_of[group]) for s, b in zip(regular, placed, strict=True)]  # type: ignore[index]
+        changed, rises = unit_rises(before, permutation, tensors)
         if not changed:
-            return Move(group, permutation, 0, 0.0, 0.0, {}, units)
-        source = self.inverse(group)[permutation]  # where the units to come lie now
-        few = changed <= FEW * permutation.shape[0]
-        tensors: dict[str, tuple[Placed, int | None]] = {}
-        gained, bound = [], 0.0
-        for scored in self.problem.tensors_of[group]:
-            now, axis_of = self._placed[scored.name], scored.storage.axis_of
-            if axis_of is not None and few:
-                axis = axis_of[group]
-                new, rise = self._few(scored, group, axis, units, source)
-                # 2 |A| |B|, and the rounding of the sum that becomes the new inner product
-                doubt = 2.0 * scored.doubt
-                tensors[scored.name] = Placed(new, now.inner + rise, now.doubt + doubt), axis
-            else:
-                if axis_of is None:
-                    others = [name for name in self.problem.spec.groups if name != group]
-                    new = permute_tensor(self.problem.spec, scored.name, now.tensor, {group: source}, skip=others)
-                    self.counts.gathered += new.numel() * new.element_size()
-                else:
-                    new = self.gather(now.tensor, axis_of[group], source)
-                inner = inner_product(scored.a, new)
-                rise, doubt = inner - now.inner, now.doubt + scored.doubt
-                tensors[scored.name] = Placed(new, inner, scored.doubt), None
-            gained.append(scored.weight * rise)
-            bound += scored.weight * doubt
-        return Move(group, permutation, changed, math.fsum(gained), bound, tensors, units)
+            return Move(group, permutation, 0, 0.0, 0.0, {}, {})
+        # A rise is a sum over a * (b_new - b_old), whose factors are at most |A| and 2 |B| long.
+        gained = [scored.weight * rise for scored, rise in zip(regular, rises, strict=True)]
+        bound = math.fsum(2.0 * scored.weight * scored.doubt for scored in regular)
+        irregular = {}
+        if len(regular) < len(self.problem.tensors_of[group]):
+            irregular = self._irregular(group, permutation)
+        for name, new in irregular.items():
+            now, scored = self._placed[name], self.problem.tensors[name]
+            gained.append(scored.weight * (new.inner - now.inner))
+            bound += scored.weight * (now.doubt + new.doubt)
+        by_name = {scored.name: rise for scored, rise in zip(regular, rises, strict=True)}
+        return Move(group, permutation, changed, math.fsum(gained), bound, by_name, irregular)
 
-    def _few(
-        self, scored: Scored, group: str, axis: int, units: torch.Tensor, source: torch.Tensor
-    ) -> tuple[torch.Tensor, float]:
-        """What comes to some units of a tensor, and what its inner product gains by it."""
-        if axis == 2 and (turned := scored.turned) is not None:
-            a, b = turned
-            (first,) = (name for name in scored.storage.axis_of or () if name != group)
-            old = self.gather(b, 0, self.permutations[group][units])
-            if first in self._moved:
-                old = self.gather(old, 2, self.permutations[first])
-            # The units that move change places among themselves: what comes is what goes, in another order.
-            place = torch.empty_like(source)
-            place[units] = torch.arange(units.shape[0])
-            new = self.gather(old, 0, place[source[units]])
-            return new.permute(2, 1, 0), difference(self.gather(a, 0, units), new, old)
-        tensor = self._placed[scored.name].tensor
-        new, old = self.gather(tensor, axis, source[units]), self.gather(tensor, axis, units)
-        return new, difference(self.gather(scored.a, axis, units), new, old)
+    def _irregular(self, group: str, permutation: torch.Tensor) -> dict[str, Placed]:
+        """The group's irregular tensors as a step would place them."""
+        before = self.permutations[group]
+        source = torch.empty_like(before).scatter_(0, before, torch.arange(before.shape[0]))[permutation]
+        others = [name for name in self.problem.spec.groups if name != group]
+        found = {}
+        for scored in self.problem.tensors_of[group]:
+            if scored.storage.axis_of is None:
+                now = self._placed[scored.name].tensor
+                new = permute_tensor(self.problem.spec, scored.name, now, {group: source}, skip=others)
+                self.counts.gathered += _bytes(new)
+                found[scored.name] = Placed(new, inner_product(scored.a, new), scored.doubt)
+        return found
 
     def accept(self, move: Move) -> None:
         """Take the step."""
-        for name, (placed, axis) in move.tensors.items():
-            if axis is not None:
-                whole = self._placed[name].tensor
-                if name not in self._owned:
-                    whole = whole.clone()
-                    self.counts.gathered += whole.numel() * whole.element_size()
-                whole.index_copy_(axis, move.units.to(whole.device), placed.tensor)
-                placed = Placed(whole, placed.inner, placed.doubt)
-            if placed.tensor is not self.problem.tensors[name].b:
-                self._owned.add(name)
-            self._placed[name] = placed
+        if not move.changed:
+            return
+        moving = []
+        for name, rise in move.rises.items():
+            scored, now = self.problem.tensors[name], self._placed[name]
+            to = now.tensor if name in self._owned else self._new(now.tensor, name)
+            axis = scored.storage.axis_of[move.group]  # type: ignore[index]
+            moving.append((to, now.tensor, axis))
+            share = move.changed / move.permutation.shape[0] if name in self._owned else 1.0
+            self.counts.gathered += round(share * _bytes(to))
+            self._placed[name] = Placed(to, now.inner + rise, now.doubt + 2.0 * scored.doubt)
+            self._owned.add(name)
+        move_units(self.permutations[move.group], move.permutation, moving)
+        self._placed.update(move.irregular)
         self.permutations[move.group] = move.permutation
-        self._inverses.pop(move.group, None)
         self._moved.add(move.group)
+
+    def _new(self, like: torch.Tensor, name: str) -> torch.Tensor:
+        """Memory for a tensor that the alignment is to own."""
+        key = like.dtype, like.device
+        if key not in self._blocks:
+            tensors = self.problem.tensors.values()
+            shapes = {s.name: s.a.shape for s in tensors if (s.a.dtype, s.a.device) == key}
+            self._blocks[key] = Block(shapes, *key)
+        return self._blocks[key].tensor(name)
 
     def objective(self) -> float:
         """Sum over the scored tensors of ``weight * <A, pi(B)>``, in float64: no running sums, whole inner products."""
-        values = []
-        for name, scored in self.problem.tensors.items():
-            now = self._placed[name]
-            if now.doubt > scored.doubt:  # a sum of steps
-                now = self._placed[name] = Placed(now.tensor, inner_product(scored.a, now.tensor), scored.doubt)
-            values.append(scored.weight * now.inner)
-        return math.fsum(values)
+        tensors = self.problem.tensors
+        summed = [name for name, now in self._placed.items() if now.doubt > tensors[name].doubt]  # a sum of steps
+        whole = inner_products([(tensors[name].a, self._placed[name].tensor) for name in summed])
+        for name, inner in zip(summed, whole, strict=True):
+            self._placed[name] = Placed(self._placed[name].tensor, inner, tensors[name].doubt)
+        return math.fsum(tensors[name].weight * now.inner for name, now in self._placed.items())
 
     def distance(self, objective: float) -> float:
         """Euclidean distance of A and pi(B) over the scored tensors, weights applied to the squares, in float64."""
         return _distance(self.problem, objective, {name: placed.tensor for name, placed in self._placed.items()})
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def distance_as_stored(problem: Problem) -> float:

@@ -23,8 +23,13 @@ def by_depth(spec: PermutationSpec, groups: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(groups, key=depth))  # sorted is stable: equal depths keep the order of first use
 
 
-def sweep_order(groups: Sequence[str], sweep: int, shuffle: random.Random | None = None) -> Sequence[str]:
-    """The order of sweep 1, 2, ...: forwards and backwards in turn, or with ``shuffle`` a random one each time."""
+def sweep_order(groups: Sequence[str], passes: int, shuffle: random.Random | None = None) -> Sequence[str]:
+    """The order of a sweep after so many passes over the groups: forwards and backwards in turn, or with ``shuffle`` a
+    random one each time.
+
+    The forward start is a pass forwards, so the sweep after it goes backwards: what it matched last is what it matched
+    with the most of the others known.
+    """
     if shuffle is not None:
         return shuffle.sample(groups, len(groups))
-    return groups if sweep % 2 else groups[::-1]
+    return groups[::-1] if passes % 2 else groups

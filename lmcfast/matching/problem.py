@@ -15,16 +15,16 @@ from ..errors import InvalidParamsError, SpecError
 from ..spec import PermutationSpec, check_finite, check_params, check_permutations
 from ..spec.places import Place, group_places, unfold
 from ..terms import Precision
+from .holding import Holding
 from .order import by_depth
 from .storage import Storage, storages
-from .sums import CHUNK, Figures, rounding, stored_figures
+from .sums import CHUNK, Figures, rounding
 
 Params = Mapping[str, torch.Tensor]
 Permutations = dict[str, torch.Tensor]
 Patterns = str | Sequence[str]
 Made = TypeVar("Made")
 
-TURNED_BYTES = 1 << 26  # of a tensor up to which it is held in a second order
 REMEMBERED = 8  # shapes and choices of tensors for which a spec remembers what was worked out
 
 
@@ -40,16 +40,6 @@ class Scored:
     b: torch.Tensor
     figures: Figures
     doubt: float
-
-    @cached_property
-    def turned(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """A's and B's with the axes in reverse, made when first asked for: some positions of the last axis are then
-        whole rows. None for tensors that do not have just two groups, and for large ones, whose memory is not doubled.
-        """
-        regular = self.storage.axis_of is not None and len(self.storage.axis_of) == 2
-        if not regular or self.a.numel() * self.a.element_size() > TURNED_BYTES:
-            return None
-        return self.a.permute(2, 1, 0).contiguous(), self.b.permute(2, 1, 0).contiguous()
 
     @property
     def name(self) -> str:
@@ -229,16 +219,14 @@ def matching_names(names: Iterable[str], patterns: Patterns, argument: str, what
 
 def _held(plan: _Plan, params_a: Params, params_b: Params, device: torch.device) -> dict[str, Scored]:
     """The tensors as held, and their figures. ``InvalidParamsError`` names a tensor that is not finite."""
-    held = {}
-    squares_a = squares_b = 0.0
     doubles = {name for params in (params_a, params_b) for name in plan.members if params[name].dtype == torch.float64}
-    for storage in plan.storages:
-        wide = any(member.name in doubles for member in storage.members)
-        dtype = torch.float64 if wide else torch.float32
-        a, b = storage.hold(params_a, device, dtype), storage.hold(params_b, device, dtype)
-        figures = stored_figures(a, b)
+    held: dict[str, Scored] = {}
+    squares_a = squares_b = 0.0
+    for storage, (a, b, figures) in plan.holding.hold(params_a, params_b, device, doubles):
         magnitude = math.sqrt(figures.square_a) * math.sqrt(figures.square_b)
-        doubt = rounding(min(CHUNK, a.numel()), 1 + a.numel() // CHUNK) * magnitude
+        # The kernels cut pieces at the ends of rows and of members, so the pieces may be half as long as a chunk.
+        pieces = len(storage.members) + 2 * (a.numel() // CHUNK)
+        doubt = rounding(min(CHUNK, a.numel()), pieces) * magnitude
         held[storage.name] = Scored(storage, a, b, figures, doubt)
         squares_a += figures.square_a
         squares_b += figures.square_b
@@ -264,7 +252,7 @@ def _surely_finite(tensors: Iterable[torch.Tensor]) -> bool:
 class _Plan:
     """What follows from the spec and from the choice of tensors and groups alone."""
 
-    storages: tuple[Storage, ...]
+    holding: Holding
     members: frozenset[str]
     groups: tuple[str, ...]
     places: dict[str, tuple[Place, ...]]
@@ -278,7 +266,7 @@ class _Plan:
         places = {group: group_places(spec, group, axes) for group in free}
         places = {group: found for group, found in places.items() if found}
         return cls(
-            storages=plan,
+            holding=Holding(plan, spec),
             members=frozenset(weights),
             groups=by_depth(spec, places),
             places=places,

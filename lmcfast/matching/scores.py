@@ -14,6 +14,7 @@ compares the kept matrix with the weights themselves (Freivalds, *Probabilistic 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +22,11 @@ import torch
 from ..terms import Term, add_products
 from .objective import Alignment
 from .problem import Part, Problem
+from .units import empty, unit_differences
 
 KEPT_BYTES = 1 << 30
 WORTH_KEEPING = 1 << 21  # multiply-adds: a smaller product costs less than the bookkeeping
+WORTH_UPDATING = 1 << 21  # multiply-adds that an update must save, or gathering its columns and probing it cost more
 SHALLOW = 32  # a product of this depth costs about as much as adding a kept matrix
 FEW_COLUMNS = 0.75  # share of the columns up to which an update pays: it breaks even at about 0.8 to 0.9
 DRIFT = 4.0
@@ -59,6 +62,8 @@ class ScoreTable:
     def __init__(self, problem: Problem, budget: int = KEPT_BYTES) -> None:
         self._problem = problem
         self._kept: dict[tuple[str, int], Kept | None] = dict.fromkeys(_worth_keeping(problem, budget))
+        self._terms: dict[tuple[str, int], tuple[torch.Tensor, Term]] = {}
+        self._memory: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
     def scores(self, group: str, alignment: Alignment, settled: frozenset[str] | None = None) -> torch.Tensor:
         """The (n, n) score matrix of a group on the CPU: rows are units of A, columns units of B as stored.
@@ -76,7 +81,7 @@ class ScoreTable:
             if (group, index) in self._kept:
                 kept.append(self._product(group, index, part, alignment))
             elif part.dependencies:
-                fresh.append(_aligned_term(part, alignment))
+                fresh.append(self._aligned_term(group, index, part, alignment))
             else:
                 still.append(Term(part.rows_a, part.rows(part.tensor.b), part.tensor.weight))
         scores = alignment.as_stored(group, self._add(group, fresh, None, alignment)) if fresh else None
@@ -101,10 +106,21 @@ class ScoreTable:
             return kept.matrix
         self._kept[group, index] = None  # an interrupt must not leave a matrix that its stamp does not fit
         if kept is None or not self._update(part, kept, stamp, alignment):
-            product = self._add(group, [_aligned_term(part, alignment)], None, alignment)
+            product = self._add(group, [self._aligned_term(group, index, part, alignment)], None, alignment)
             kept = Kept(stamp, alignment.as_stored(group, product))
         self._kept[group, index] = kept
         return kept.matrix
+
+    def _aligned_term(self, group: str, index: int, part: Part, alignment: Alignment) -> Term:
+        """The part as a term, with B's units aligned, the group's own too."""
+        tensor = alignment.tensor(part.tensor.name)
+        before = self._terms.get((group, index))
+        if before is not None and before[0] is tensor:  # moved in place, so its views hold
+            return before[1]
+        term = Term(part.rows_a, part.rows(tensor), part.tensor.weight)
+        if term.b.data_ptr() == tensor.data_ptr():  # a view
+            self._terms[group, index] = tensor, term
+        return term
 
     def _update(self, part: Part, kept: Kept, stamp: Stamp, alignment: Alignment) -> bool:
         """Bring a kept product up to date by the columns that have moved, if that is cheaper than anew."""
@@ -112,33 +128,41 @@ class ScoreTable:
         if axis_of is None or len(part.dependencies) != 1:
             return False
         (before,), (now,) = kept.stamp, stamp
-        moved = (before != now).nonzero().squeeze(1)
-        columns = moved.shape[0] * (part.place.depth // now.shape[0])
-        if moved.shape[0] > FEW_COLUMNS * now.shape[0] or kept.columns + columns > DRIFT * part.place.depth:
+        moved = int(torch.count_nonzero(before != now))
+        columns = moved * (part.place.depth // now.shape[0])
+        saved = (part.place.depth - columns) * kept.matrix.numel()
+        if moved > FEW_COLUMNS * now.shape[0] or saved < WORTH_UPDATING:
+            return False
+        if kept.columns + columns > DRIFT * part.place.depth:
             return False
         axis = axis_of[part.dependencies[0]]
-        whole_a, whole_b = part.tensor.a, part.tensor.b
-        turned = part.tensor.turned if axis == 2 else None
-        if turned is not None:
-            (whole_a, whole_b), axis = turned, 0
-        a = alignment.gather(whole_a, axis, moved)
-        b = alignment.gather(whole_b, axis, now[moved])
-        b -= alignment.gather(whole_b, axis, before[moved])
-        if turned is None:
-            term = Term(part.rows(a), part.rows(b), part.tensor.weight)
-        else:  # the group is now on the last axis
-            n = kept.matrix.shape[0]
-            term = Term(a.view(-1, n).T, b.view(-1, n).T, part.tensor.weight)
+        shape = list(part.tensor.a.shape)
+        shape[axis] = moved
+        a, b = self._scratch(shape, part.tensor.a)
+        unit_differences(before, now, (part.tensor.a, part.tensor.b, axis), a, b)
+        alignment.counts.gathered += 3 * a.numel() * a.element_size()
+        term = Term(part.rows(a), part.rows(b), part.tensor.weight)
         add_products([term], kept.matrix.shape[0], out=kept.matrix)
         kept.stamp, kept.columns = stamp, kept.columns + columns
         alignment.counts.updated += 1
         alignment.counts.multiplied += kept.matrix.numel() * columns
         return True
 
+    def _scratch(self, shape: list[int], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two tensors of a shape, in memory that stays between calls."""
+        numbers = math.prod(shape)
+        key = like.dtype, like.device
+        if key not in self._memory or self._memory[key].shape[0] < 2 * numbers:
+            self._memory[key] = empty(2 * numbers, *key)
+        memory = self._memory[key]
+        return memory[:numbers].view(shape), memory[numbers : 2 * numbers].view(shape)
+
     def refresh_drifted(self, alignment: Alignment, seed: int = 0) -> set[str]:
         """Probe every updated product and drop those that have drifted; the groups whose scores that changes."""
+        drifted: set[str] = set()
+        if all(kept is None or not kept.columns for kept in self._kept.values()):
+            return drifted
         generator = torch.Generator().manual_seed(seed)
-        drifted = set()
         for (group, index), kept in self._kept.items():
             if kept is None or not kept.columns:
                 continue
@@ -166,12 +190,6 @@ def drift(part: Part, kept: Kept, alignment: Alignment, generator: torch.Generat
     off = matrix @ signs - part.tensor.weight * (a @ (b.T @ placed))
     unit = 2.0**-24 * part.tensor.weight * part.tensor.figures.square_b**0.5
     return float((off.abs() / (torch.linalg.vector_norm(a, dim=1) * unit).clamp_min(1e-300)).max())
-
-
-def _aligned_term(part: Part, alignment: Alignment) -> Term:
-    """The part as a term, with B's units aligned, the group's own too."""
-    b = part.rows(alignment.tensor(part.tensor.name))
-    return Term(part.rows_a, b, part.tensor.weight)
 
 
 def _worth_keeping(problem: Problem, budget: int) -> list[tuple[str, int]]:

@@ -80,6 +80,7 @@ def forward_start(
             if callback is not None:
                 callback(step)
         settled.add(group)
+    state.passes += 1
     return state
 
 
@@ -104,5 +105,7 @@ def random_permutations(problem: Problem, seed: int) -> Permutations:
 
 
 def _identity(problem: Problem) -> Permutations:
+    if not problem.start_moves:
+        return problem.start
     identity = problem.spec.identity()
     return {**problem.start, **{group: identity[group] for group in problem.groups}}

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -24,6 +25,9 @@ from ..spec.layout import Atom, Fixed, Layout, Product, layout_size
 
 JOINED_DEPTH = 64  # numbers that a unit may own in a tensor of one group that is joined with others
 JOINED_NUMBERS = 1 << 20  # a larger tensor of two groups is not joined, if that would copy it
+
+
+Params = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,12 @@ class Storage:
     weight: float
     is_matrix: bool
 
-    def hold(self, params: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Of the tensor as held, in numbers."""
+        return tuple(math.prod(self.shape[k + 1 :]) for k in range(len(self.shape)))
+
+    def hold(self, params: Params, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """The tensor of ``params`` as held; its own memory where nothing has to change."""
         if len(self.members) == 1:
             (member,) = self.members

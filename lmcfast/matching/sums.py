@@ -20,10 +20,12 @@ the stored values, so every accepted step raises the exact objective and the des
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from .. import _native
 
 CHUNK = 1 << 15  # products of one dot: small enough to stay in cache, and the rounding bound grows with it
 UNIT_ROUNDOFF = 2.0**-53
@@ -69,11 +71,20 @@ def chunks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
         yield tuple(piece[start : start + CHUNK].double() for piece in flat)
 
 
+def inner_products(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[float]:
+    """<a, b> of each pair of tensors of one shape, in float64."""
+    if all(_plain(a) and _plain(b) and a.dtype == b.dtype for a, b in pairs):
+        return _native.inner_products([(a.numpy(), b.numpy()) for a, b in pairs])
+    return [math.fsum(float(torch.dot(x, y)) for x, y in chunks(a, b)) for a, b in pairs]
+
+
 def inner_product(a: torch.Tensor, b: torch.Tensor) -> float:
     """<a, b> of two tensors of one shape, in float64."""
-    if a.numel() <= CHUNK:
-        return float(torch.dot(a.reshape(-1).double(), b.reshape(-1).double()))
-    return math.fsum(float(torch.dot(x, y)) for x, y in chunks(a, b))
+    return inner_products([(a, b)])[0]
+
+
+def _plain(tensor: torch.Tensor) -> bool:
+    return tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.float64)
 
 
 def difference(a: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> float:

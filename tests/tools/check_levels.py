@@ -10,17 +10,19 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+SOURCES = ("assignment_level", "units_level")
 HARMLESS = ("DW.ref.",)  # data that every object file with exceptions refers to
 
 
-def foreign_symbols(level: str, folder: Path, optimisation: str) -> list[str]:
-    target = folder / f"level_{level}.o"
+def foreign_symbols(source: str, level: str, folder: Path, optimisation: str) -> list[str]:
+    target = folder / f"{source}_{level}.o"
     subprocess.run(
         ["g++", "-std=gnu++17", optimisation, f"-march=x86-64-{level}", f"-DLMCFAST_LEVEL={level}", "-Wno-psabi",
-         f"-I{ROOT}/csrc/include", f"-I{ROOT}/csrc/cpu", "-c", f"{ROOT}/csrc/cpu/assignment_level.cpp", "-o", target],
+         f"-I{ROOT}/csrc/include", f"-I{ROOT}/csrc/cpu", "-c", f"{ROOT}/csrc/cpu/{source}.cpp", "-o", target],
         check=True,
     )  # fmt: skip
     listing = subprocess.run(["nm", "-C", "--defined-only", target], check=True, capture_output=True, text=True).stdout
@@ -34,11 +36,10 @@ def main() -> int:
         print(f"skipped: one vector level only on {platform.machine()}")
         return 0
     failed = 0
-    for level in ("v3", "v4"):
-        for optimisation in ("-O1", "-O3"):
-            for name in foreign_symbols(level, Path(sys.argv[1]), optimisation):
-                print(f"{level} {optimisation}: {name} can be shared with other levels")
-                failed = 1
+    for source, level, optimisation in product(SOURCES, ("v3", "v4"), ("-O1", "-O3")):
+        for name in foreign_symbols(source, level, Path(sys.argv[1]), optimisation):
+            print(f"{source} {level} {optimisation}: {name} can be shared with other levels")
+            failed = 1
     print("failed" if failed else "levels share nothing")
     return failed
 
