@@ -5,7 +5,6 @@
 #include <string>
 
 #include "cuda_bindings.h"
-#include "lmcfast/cuda_devices.h"
 
 namespace py = pybind11;
 

@@ -48,6 +48,8 @@ const char* use_device(int device) {
   return cudaGetErrorString(status);
 }
 
+const char* error_text(int error) { return cudaGetErrorString(cudaError_t(error)); }
+
 #else  // the emulator is one device of a machine whose driver fits
 
 int runtime_version() { return 12000; }
@@ -64,6 +66,8 @@ bool device_figures(int device, DeviceFigures& figures) {
 }
 
 const char* use_device(int device) { return device == 0 ? nullptr : "the emulator is device 0"; }
+
+const char* error_text(int error) { return error ? "the emulator refused or stopped the launch" : "no error"; }
 
 #endif
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidScoresError, ScoresShapeError, UnavailableError
 
-_LARGEST_EXACT = 2**53  # integers up to here are float64 numbers
+LARGEST_EXACT = 2**53  # integers up to here are float64 numbers
 
 
 def is_tensor(x: object) -> bool:
@@ -33,7 +33,7 @@ def as_array(x: Any, argument: str) -> NDArray[Any]:
         raise TypeError(f"{argument}: expected a dense tensor, got layout {x.layout}; call .to_dense() first")
     if x.device.type != "cpu":
         raise UnavailableError(
-            f"{argument}: this build solves on the CPU only and got a tensor on {x.device}; pass {argument}.cpu()"
+            f"{argument}: expected a CPU tensor, or scores on a CUDA device, got {x.device}; pass {argument}.cpu()"
         )
     x = x.detach().resolve_conj().resolve_neg()
     if x.dtype == torch.bfloat16 or (x.dtype.is_floating_point and x.dtype.itemsize == 1):  # numpy has none of these
@@ -69,7 +69,7 @@ def _as_float(a: NDArray[Any]) -> NDArray[Any]:
         return a.astype(np.float32)
     if a.dtype.kind in "iu":
         out = a.astype(np.float64)
-        inexact = (a > _LARGEST_EXACT) | (a < -_LARGEST_EXACT) if a.itemsize == 8 else np.zeros(0, bool)
+        inexact = (a > LARGEST_EXACT) | (a < -LARGEST_EXACT) if a.itemsize == 8 else np.zeros(0, bool)
         if inexact.any():
             place = tuple(int(k) for k in np.argwhere(inexact)[0])
             raise InvalidScoresError(

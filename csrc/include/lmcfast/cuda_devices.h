@@ -31,4 +31,7 @@ bool device_figures(int device, DeviceFigures& figures);
 // Makes `device` the one that this thread's later calls go to. Null, or the error in the words of the runtime.
 const char* use_device(int device);
 
+// An error code of a CUDA call or of an enqueueing function (a cudaError_t) in the words of the runtime.
+const char* error_text(int error);
+
 }  // namespace lmcfast::cuda
