@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cuda_bindings.h"
+#include "lmcfast/cuda_devices.h"
 
 namespace py = pybind11;
 
@@ -52,6 +53,7 @@ void set_tuning(AssignmentOptions& o, const py::kwargs& tuning) {
     if (name == "blocks") o.blocks = value.cast<int>();
     else if (name == "threads") o.threads = value.cast<int>();
     else if (name == "path_threads") o.path_threads = value.cast<int>();
+    else if (name == "bid_limit") o.bid_limit = value.cast<int>();
     else if (name == "full_list") o.full_list = value.cast<int>();
     else throw py::type_error("unexpected keyword argument '" + name + "'");
   }
@@ -122,6 +124,10 @@ int solve_ragged(Address table, int dtype, int64_t count, int64_t longest, bool 
 }  // namespace
 
 void bind_cuda_assignment(py::module_& m) {
+  m.attr("report_bytes") = sizeof(AssignmentReport);
+  m.attr("most_shorter") = cuda::kMostShorter;
+  m.attr("most_longer") = cuda::kMostLonger;
+  m.attr("most_batched") = cuda::kMostBatched;
   m.def("assignment_report_fields", &report_fields, "Layout of a report, for numpy.dtype.");
   m.def(
       "assignment_workspace",

@@ -76,6 +76,7 @@ struct AssignmentOptions {
   int64_t step_limit = 0;      // of shortest paths in one call; 0: 200 * columns + 1000
   // For tests and tuning; 0: chosen from the device.
   int32_t blocks = 0, threads = 0, path_threads = 0;
+  int32_t bid_limit = 360;  // of the auction, for each row
   int32_t full_list = 128;  // rows of at most so many columns are listed whole
 };
 
