@@ -1,12 +1,11 @@
 #include <cstdio>
 
+#include "cuda/device.h"
 #include "lmcfast/cuda_devices.h"
 
-#ifdef __CUDACC__
-#include <cuda_runtime.h>
-#endif
-
 namespace lmcfast::cuda {
+
+const char* error_text(int error) { return cudaGetErrorString(cudaError_t(error)); }
 
 #ifdef __CUDACC__
 
@@ -48,8 +47,6 @@ const char* use_device(int device) {
   return cudaGetErrorString(status);
 }
 
-const char* error_text(int error) { return cudaGetErrorString(cudaError_t(error)); }
-
 #else  // the emulator is one device of a machine whose driver fits
 
 int runtime_version() { return 12000; }
@@ -66,8 +63,6 @@ bool device_figures(int device, DeviceFigures& figures) {
 }
 
 const char* use_device(int device) { return device == 0 ? nullptr : "the emulator is device 0"; }
-
-const char* error_text(int error) { return error ? "the emulator refused or stopped the launch" : "no error"; }
 
 #endif
 

@@ -43,7 +43,7 @@ class DeferredAssignment:
     prices: torch.Tensor
     _scores: torch.Tensor = field(repr=False)
     _start: StartPrices | None = field(repr=False)
-    _reports: DeviceReports = field(repr=False)
+    reports: DeviceReports = field(repr=False)
     _first: int = 0
     _maximize: bool = True
     _workspaces: list[torch.Tensor] = field(
@@ -52,7 +52,7 @@ class DeferredAssignment:
 
     def result(self) -> Assignment:
         """Waits for the device and returns the result. Raises as ``solve_assignment`` does."""
-        return self.judge(self._reports.read())
+        return self.judge(self.reports.read())
 
     @property
     def count(self) -> int:
@@ -173,7 +173,7 @@ class StartPrices:
 def solve(scores: torch.Tensor, maximize: bool, prices: Any, certify: str) -> Assignment:
     """``solve_assignment`` for a tensor on a device; its arguments are checked."""
     deferred = solve_assignment_deferred(scores, maximize, prices)
-    return deferred.judge(deferred._reports.read(), certify)
+    return deferred.judge(deferred.reports.read(), certify)
 
 
 def solve_assignment_deferred(
@@ -202,11 +202,11 @@ def solve_assignment_deferred(
             prices=torch.zeros((*stored.shape[:-2], stored.shape[-1]), dtype=torch.float64, device=stored.device),
             _scores=stored,
             _start=start,
-            _reports=DeviceReports(module, count, stored.device),
+            reports=DeviceReports(module, count, stored.device),
             _maximize=maximize,
         )
         if start is not None:
-            made._reports.note_faulty_prices(start)
+            made.reports.note_faulty_prices(start)
         enqueue = _enqueue_batch if max(stored.shape[-2:]) <= MOST_BATCHED else _enqueue_each
         if stored.numel():
             enqueue(module, stream, made, deterministic)
@@ -245,7 +245,7 @@ def solve_ragged(
                 prices=prices_out[column : column + m],
                 _scores=stored[k],
                 _start=starts[k],
-                _reports=reports,
+                reports=reports,
                 _first=place,
                 _maximize=maximize,
             )
@@ -285,7 +285,7 @@ def _enqueue_batch(module: Any, stream: int, solve: DeferredAssignment, determin
         prices_out=solve.prices.data_ptr(),
         profits_out=0,
         workspace=_workspace(solve, module.assignment_batch_workspace(solve.count, rows, columns, code)),
-        reports=solve._reports.address(solve._first),
+        reports=solve.reports.address(solve._first),
         stream=stream,
         deterministic=deterministic,
     )
@@ -310,7 +310,7 @@ def _enqueue_each(module: Any, stream: int, solve: DeferredAssignment, determini
             prices_out=solve.prices.view(-1, columns)[k].data_ptr(),
             profits_out=0,
             workspace=workspace,
-            report=solve._reports.address(solve._first + k),
+            report=solve.reports.address(solve._first + k),
             stream=stream,
             deterministic=deterministic,
         )
@@ -350,7 +350,7 @@ def _enqueue_ragged(
         prices_out=prices.data_ptr(),
         profits_out=0,
         workspace=workspace,
-        reports=first._reports.address(first._first),
+        reports=first.reports.address(first._first),
         stream=stream,
         deterministic=deterministic,
     )
