@@ -143,7 +143,10 @@ __device__ inline void solve_in_block(const State<T>& s, u64* least, u64 step_li
 template <class T>
 __global__ void __launch_bounds__(kBatchThreads) batch_kernel(BatchArguments a) {
   LMCFAST_DYNAMIC_SHARED(shared);
-  const State<T> s = batch_state<T>(a, shared);
+  LMCFAST_SHARED(State<T>, state, [1]);  // in registers it would leave too few for the rest
+  if (threadIdx.x == 0) state[0] = batch_state<T>(a, shared);
+  __syncthreads();
+  const State<T>& s = state[0];
   if (s.rows == 0) {
     const int64_t rows = s.swapped ? s.columns : s.rows, columns = s.swapped ? s.rows : s.columns;
     write_empty(s, rows, columns);

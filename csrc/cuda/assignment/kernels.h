@@ -6,7 +6,7 @@
 namespace lmcfast::cuda {
 
 // Shared memory of the kernels with shortest paths: chunk minima, and the keys where they fit.
-constexpr size_t path_bytes(int64_t columns, bool keys) {
+__host__ __device__ constexpr size_t path_bytes(int64_t columns, bool keys) {
   const int64_t chunks = (columns + kChunk - 1) / kChunk;
   return size_t(8 * (chunks + (keys ? columns : 0)));
 }

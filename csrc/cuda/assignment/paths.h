@@ -9,7 +9,7 @@
 // ends paths.
 #pragma once
 
-#include "phases.h"
+#include "tight.h"
 
 namespace lmcfast::cuda {
 
@@ -266,18 +266,6 @@ struct Paths {
     __syncthreads();
   }
 
-  // One thread.
-  __device__ void flip(int root) const {
-    for (int j = search.end, i = -1; i != root;) {
-      i = s.reached_from[j];
-      const int next = s.column_of[i];
-      s.row_of[j] = i;
-      s.column_of[i] = j;
-      s.score[i] = double(s.at(i, j));
-      j = next;
-    }
-  }
-
   // Block: assigns row `root`. False: no path exists.
   __device__ bool augment(int root) const {
     const double profit = row_profit(root);
@@ -295,7 +283,7 @@ struct Paths {
     if (found) {
       find_end();
       raise_prices();
-      if (threadIdx.x == 0) flip(root);
+      if (threadIdx.x == 0) augment_tree(s, root, search.end);
     }
     __syncthreads();
     clear_touched();
@@ -303,10 +291,20 @@ struct Paths {
   }
 };
 
-// Assigns the rows in `left`, one block, until all are or `step_limit` steps are taken; `grace` more for each path.
-// `least` holds a word for each chunk.
+// When a series of paths stops before the last one; asked between two paths.
+struct PathBudget {
+  u64 steps;     // whatever happens, so many are allowed
+  u64 each;      // and so many more for each path found
+  u64 estimate;  // or as long as the steps so far, carried on to the rows left, stay below this
+  __device__ bool allows(u64 taken, u64 found, u64 left) const {
+    if (taken <= steps + each * found) return true;
+    return found > 0 && taken + taken / found * left <= estimate;
+  }
+};
+
+// Assigns the rows in `left`, one block, as far as the budget goes. `least` holds a word for each chunk.
 template <class T>
-__device__ inline void run_paths(const State<T>& s, u64* least, double* keys, u64 step_limit, u64 grace) {
+__device__ inline void run_paths(const State<T>& s, u64* least, double* keys, PathBudget budget) {
   LMCFAST_SHARED(Search, search, [1]);
   Control* const c = s.control;
   const Paths<T> paths(s, least, keys, search[0]);
@@ -315,7 +313,8 @@ __device__ inline void run_paths(const State<T>& s, u64* least, double* keys, u6
   const unsigned all = c->left;
   unsigned left = all;
   int infeasible = 0;
-  while (left > 0 && search[0].steps <= step_limit + grace * (all - left)) {
+  const u64 whole_row = 1 + u64(s.columns) / 8192;  // cost of relaxing one, in steps
+  while (left > 0 && budget.allows(search[0].steps + whole_row * search[0].dense_steps, all - left, left)) {
     const int root = s.left[left - 1];
     if (!paths.augment(root)) {
       infeasible = root + 1;
@@ -344,12 +343,14 @@ template <class T>
 __device__ inline void attempt_paths(const State<T>& s, u64* least, double* keys) {
   Control* const c = s.control;
   const bool square = s.rows == s.columns;
-  if (square && c->left > unsigned(s.rows / 20)) return;
   forget_columns(s, block_threads());
   __syncthreads();
   read_words(s, block_threads());
   __syncthreads();
-  if (square) run_paths(s, least, keys, u64(s.rows / 50), 8);
+  if (square) {
+    match_tight_pairs(s);
+    if (c->left <= unsigned(s.rows / 20)) run_paths(s, least, keys, {u64(s.rows / 50), 8, u64(s.rows / 2)});
+  }
   const bool settled = !square || c->left == 0 || c->status & kInfeasible || !write_words(s);
   __syncthreads();
   if (threadIdx.x == 0) c->settled = settled;
@@ -361,11 +362,11 @@ template <class T>
 __device__ inline void finish_paths(const State<T>& s, u64* least, double* keys, u64 step_limit, bool first) {
   Control* const c = s.control;
   if (c->status & (kInvalidScore | kInfeasible)) return;
-  if (threadIdx.x == 0) {
-    if (first) c->free_before_paths = c->left;
-    c->status &= ~unsigned(kUnfinished);
-  }
-  run_paths(s, least, keys, step_limit, 0);
+  __syncthreads();
+  if (threadIdx.x == 0) c->status &= ~unsigned(kUnfinished);
+  if (first) match_tight_pairs(s);
+  if (first && threadIdx.x == 0) c->free_before_paths = c->left;
+  run_paths(s, least, keys, {step_limit, 0, 0});
   if (threadIdx.x == 0 && c->left > 0 && !(c->status & kInfeasible)) c->status |= kUnfinished;
   __syncthreads();
 }
