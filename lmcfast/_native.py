@@ -102,6 +102,20 @@ def device_module(device: Any) -> Iterator[tuple[Any, int]]:
         yield module, torch.cuda.current_stream().cuda_stream
 
 
+def upload(array: Any, device: Any) -> tuple[Any, Any]:
+    """A numpy array as a tensor on the device, without waiting for it, and the page-locked host copy that is read.
+
+    A plain copy of a numpy array would wait for all work on the stream. A CUDA graph reads the host copy again on every
+    replay, so it must live as long.
+    """
+    torch = sys.modules["torch"]
+    host = torch.from_numpy(array)
+    if device.type == "cpu":
+        return host, host
+    host = host.pin_memory()
+    return host.to(device, non_blocking=True), host
+
+
 def cuda_report() -> dict[str, Any] | None:
     """Runtime, driver, needed driver (1000 major + 10 minor), devices, architectures, compiler; None without `_cuda`.
 

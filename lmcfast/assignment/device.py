@@ -68,8 +68,6 @@ class DeferredAssignment:
         for k in np.flatnonzero(reports["status"] & REFUSED).tolist():
             self._raise_unless_unfinished(k, reports[k])
             unfinished.append(k)
-        if unfinished:
-            reports = reports.copy()
         for k in unfinished:
             self._solve_on_cpu(k, reports[k : k + 1])
         if self._scores.dim() == 2:
@@ -143,8 +141,12 @@ class DeviceReports:
 
     def read(self) -> Reports:
         """Waits for the device."""
-        host: Reports = self.rows.cpu().numpy().view(self.dtype)[:, 0]
-        return host
+        return self.decode(self.rows.cpu())
+
+    def decode(self, host: torch.Tensor) -> Reports:
+        """The reports in a host copy of ``rows``, of any shape."""
+        reports: Reports = host.reshape(self.rows.shape).numpy().copy().view(self.dtype)[:, 0]
+        return reports
 
 
 @dataclass(frozen=True)
@@ -333,12 +335,12 @@ def _enqueue_ragged(
         row, column = row + scores.shape[0], column + scores.shape[1]
     first, code = solves[0], _native.dtype_code(solves[0]._scores.dtype)
     workspace = _workspace(first, module.assignment_lay_out_batch(table.ctypes.data, len(solves), code))
-    on_device = torch.from_numpy(table).to(columns.device)
+    on_device, host = _native.upload(table, columns.device)
     starts = None
     if any(solve._start is not None for solve in solves):  # zero is where the others start
         parts = [solve._start.prices if solve._start else torch.zeros_like(solve.prices) for solve in solves]
         starts = torch.cat(parts)
-    first._workspaces.extend([on_device, *([] if starts is None else [starts])])
+    first._workspaces.extend([on_device, host, *([] if starts is None else [starts])])
     module.solve_assignment_ragged(
         table=on_device.data_ptr(),
         dtype=code,
