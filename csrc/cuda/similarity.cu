@@ -38,10 +38,37 @@ __device__ __forceinline__ void clear(Quarter<Sum>& sums) {
   for_quarter([&](int u, int v, int z) { sums[u][v][z] = 0; });
 }
 
+// The rounding of a long float32 sum grows with its length, or with the root of it: so the sums of kBatchSteps steps
+// are added to one another first, and these to the total.
+constexpr int kBatchSteps = 16;
+
+// What a thread adds up.
 template <class Sum>
-__device__ __forceinline__ void add_weighted(Quarter<Sum>& totals, const Quarter<Sum>& sums, Sum weight) {
-  for_quarter([&](int u, int v, int z) { totals[u][v][z] += weight * sums[u][v][z]; });
-}
+struct Totals {
+  static constexpr bool kInBatches = sizeof(Sum) == 4;
+
+  Quarter<Sum> total, batch;
+  int steps = 0;
+
+  __device__ __forceinline__ Totals() {
+    clear(total);
+    clear(batch);
+  }
+
+  __device__ __forceinline__ void add(const Quarter<Sum>& sums, Sum weight) {
+    if constexpr (kInBatches) {
+      for_quarter([&](int u, int v, int z) { batch[u][v][z] += weight * sums[u][v][z]; });
+      if (++steps % kBatchSteps == 0) close_batch();
+    } else {
+      for_quarter([&](int u, int v, int z) { total[u][v][z] += weight * sums[u][v][z]; });
+    }
+  }
+
+  __device__ __forceinline__ void close_batch() {
+    if constexpr (kInBatches) for_quarter([&](int u, int v, int z) { total[u][v][z] += batch[u][v][z]; });
+    if constexpr (kInBatches) clear(batch);
+  }
+};
 
 template <class Sum>
 __device__ __forceinline__ void write(const ProductGroup& group, const Quarter<Sum>& totals, int row, int column,
@@ -68,8 +95,7 @@ __global__ void __launch_bounds__(kProductThreads)
   const int first_row = tile / across * kProductTile, first_column = tile % across * kProductTile;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp / 2 * 32, column = warp % 2 * 32;
 
-  Quarter<Sum> totals;
-  clear(totals);
+  Totals<Sum> totals;
   for (int64_t k = group.first_term; k < group.first_term + group.terms; ++k) {
     const ProductTerm& term = terms[k];
     const unsigned depth = unsigned(term.blocks) * unsigned(term.positions);
@@ -91,10 +117,11 @@ __global__ void __launch_bounds__(kProductThreads)
       Quarter<Sum> sums;
       clear(sums);
       multiply_tile<Kind, tensor_cores>(sums, tile_a + row * kPitch, tile_b + column * kPitch, lane);
-      add_weighted(totals, sums, Sum(term.weight));
+      totals.add(sums, Sum(term.weight));
     }
   }
-  write(group, totals, first_row + row, first_column + column, lane);
+  totals.close_batch();
+  write(group, totals.total, first_row + row, first_column + column, lane);
 }
 
 template <class Kind, bool tensor_cores>
