@@ -56,8 +56,8 @@ inline void relaxed_store(T* at, T value) {
 
 // Returns the old value; f gives the new one. Other host threads do not take part, so no loop is needed.
 template <class T, class F>
-inline T read_modify_write(T* at, F f) {
-  preempt(machine.counters.atomics);
+inline T read_modify_write(T* at, Site site, F f) {
+  preempt(machine.counters.atomics, site);
   const T old = relaxed_load(at);
   relaxed_store(at, T(f(old)));
   return old;
@@ -66,55 +66,55 @@ inline T read_modify_write(T* at, F f) {
 LMCFAST_UNSEEN inline bool hands_over() { return !machine.options.relaxed_fetch_max; }
 
 // Order through a fence holds between any two of them: the emulator does not follow which value was read.
-LMCFAST_UNSEEN inline void fence() {
+LMCFAST_UNSEEN inline void fence(Site site) {
   static char tag;
   order_release(&tag);
-  preempt(machine.counters.fences);
+  preempt(machine.counters.fences, site);
   order_acquire(&tag);
 }
 
 }  // namespace lmcfast::emulation
 
 template <class T>
-T atomicAdd(T* at, lmcfast::emulation::Same<T> value) {
-  return lmcfast::emulation::read_modify_write(at, [value](T old) { return T(old + value); });
+T atomicAdd(T* at, lmcfast::emulation::Same<T> value, LMCFAST_SITE) {
+  return lmcfast::emulation::read_modify_write(at, site, [value](T old) { return T(old + value); });
 }
 template <class T>
-T atomicSub(T* at, lmcfast::emulation::Same<T> value) {
-  return lmcfast::emulation::read_modify_write(at, [value](T old) { return T(old - value); });
+T atomicSub(T* at, lmcfast::emulation::Same<T> value, LMCFAST_SITE) {
+  return lmcfast::emulation::read_modify_write(at, site, [value](T old) { return T(old - value); });
 }
 template <class T>
-T atomicMax(T* at, lmcfast::emulation::Same<T> value) {
-  return lmcfast::emulation::read_modify_write(at, [value](T old) { return old > value ? old : value; });
+T atomicMax(T* at, lmcfast::emulation::Same<T> value, LMCFAST_SITE) {
+  return lmcfast::emulation::read_modify_write(at, site, [value](T old) { return old > value ? old : value; });
 }
 template <class T>
-T atomicMin(T* at, lmcfast::emulation::Same<T> value) {
-  return lmcfast::emulation::read_modify_write(at, [value](T old) { return old < value ? old : value; });
+T atomicMin(T* at, lmcfast::emulation::Same<T> value, LMCFAST_SITE) {
+  return lmcfast::emulation::read_modify_write(at, site, [value](T old) { return old < value ? old : value; });
 }
 template <class T>
-T atomicOr(T* at, lmcfast::emulation::Same<T> value) {
-  return lmcfast::emulation::read_modify_write(at, [value](T old) { return T(old | value); });
+T atomicOr(T* at, lmcfast::emulation::Same<T> value, LMCFAST_SITE) {
+  return lmcfast::emulation::read_modify_write(at, site, [value](T old) { return T(old | value); });
 }
 template <class T>
-T atomicAnd(T* at, lmcfast::emulation::Same<T> value) {
-  return lmcfast::emulation::read_modify_write(at, [value](T old) { return T(old & value); });
+T atomicAnd(T* at, lmcfast::emulation::Same<T> value, LMCFAST_SITE) {
+  return lmcfast::emulation::read_modify_write(at, site, [value](T old) { return T(old & value); });
 }
 template <class T>
-T atomicXor(T* at, lmcfast::emulation::Same<T> value) {
-  return lmcfast::emulation::read_modify_write(at, [value](T old) { return T(old ^ value); });
+T atomicXor(T* at, lmcfast::emulation::Same<T> value, LMCFAST_SITE) {
+  return lmcfast::emulation::read_modify_write(at, site, [value](T old) { return T(old ^ value); });
 }
 template <class T>
-T atomicExch(T* at, lmcfast::emulation::Same<T> value) {
-  return lmcfast::emulation::read_modify_write(at, [value](T) { return value; });
+T atomicExch(T* at, lmcfast::emulation::Same<T> value, LMCFAST_SITE) {
+  return lmcfast::emulation::read_modify_write(at, site, [value](T) { return value; });
 }
 template <class T>
-T atomicCAS(T* at, lmcfast::emulation::Same<T> compare, lmcfast::emulation::Same<T> value) {
-  return lmcfast::emulation::read_modify_write(at, [=](T old) { return old == compare ? value : old; });
+T atomicCAS(T* at, lmcfast::emulation::Same<T> compare, lmcfast::emulation::Same<T> value, LMCFAST_SITE) {
+  return lmcfast::emulation::read_modify_write(at, site, [=](T old) { return old == compare ? value : old; });
 }
 
-inline void __threadfence() { lmcfast::emulation::fence(); }
-inline void __threadfence_block() { lmcfast::emulation::fence(); }
-inline void __threadfence_system() { lmcfast::emulation::fence(); }
+inline void __threadfence(LMCFAST_SITE) { lmcfast::emulation::fence(site); }
+inline void __threadfence_block(LMCFAST_SITE) { lmcfast::emulation::fence(site); }
+inline void __threadfence_system(LMCFAST_SITE) { lmcfast::emulation::fence(site); }
 inline void __nanosleep(unsigned) { lmcfast::emulation::yield(); }
 
 // Cache hints are not strong: plain accesses, of which ThreadSanitizer demands order.
@@ -146,13 +146,13 @@ enum class Scope { block, device };
 
 // Strong, relaxed: sees what another thread of the scope has written, in some order.
 template <Scope = Scope::device, class T>
-inline T load(const T* at) {
-  emulation::preempt(emulation::machine.counters.strong_accesses);
+inline T load(const T* at, LMCFAST_SITE) {
+  emulation::preempt(emulation::machine.counters.strong_accesses, site);
   return emulation::relaxed_load(at);
 }
 template <Scope = Scope::device, class T>
-inline void store(T* at, emulation::Same<T> value) {
-  emulation::preempt(emulation::machine.counters.strong_accesses);
+inline void store(T* at, emulation::Same<T> value, LMCFAST_SITE) {
+  emulation::preempt(emulation::machine.counters.strong_accesses, site);
   emulation::relaxed_store(at, value);
 }
 
@@ -170,9 +170,9 @@ inline void store_owned(T* at, emulation::Same<T> value) {
 // Acquires and releases, also where the word does not grow: what a thread did before its fetch_max is seen by whoever
 // comes later in the word's order.
 template <Scope = Scope::device>
-inline u64 fetch_max(u64* at, u64 value) {
+inline u64 fetch_max(u64* at, u64 value, LMCFAST_SITE) {
   using namespace emulation;
-  preempt(machine.counters.atomics);
+  preempt(machine.counters.atomics, site);
   const u64 old = relaxed_load(at), greater = old < value ? value : old;
   if (race_detection && hands_over()) return __atomic_exchange_n(at, greater, __ATOMIC_ACQ_REL);
   relaxed_store(at, greater);

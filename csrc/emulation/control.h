@@ -8,8 +8,8 @@ namespace lmcfast::emulation {
 struct Options {
   std::uint64_t seed = 0;  // 0: a fixed order of blocks, warps and lanes; else a random one, the same for the same seed
   unsigned residency = 4;  // blocks alive at once; a cooperative launch keeps all of them alive
-  std::uint64_t work_limit = 4'000'000'000;  // switches and atomics of one launch; beyond: reported as a livelock
-  bool relaxed_fetch_max = false;            // a planted fault: fetch_max hands nothing over (seen by ThreadSanitizer)
+  std::uint64_t work_limit = 500'000'000;  // switches and atomics of one launch; beyond: reported as a livelock
+  bool relaxed_fetch_max = false;          // a planted fault: fetch_max hands nothing over (seen by ThreadSanitizer)
   // The device as host code sees it.
   unsigned multiprocessors = 4;
   unsigned compute_capability = 90;

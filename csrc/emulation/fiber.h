@@ -127,8 +127,16 @@ inline bool create(Fiber& fiber, unsigned number) {
   return true;
 }
 
+inline void destroy(Fiber& fiber) {
+  allow_access(fiber.stack, stack_bytes);
+  munmap(fiber.stack, stack_bytes);
+#if defined(LMCFAST_THREAD_SANITIZER)
+  __tsan_destroy_fiber(fiber.race_state);
+#endif
+}
+
 // For a fiber that was left in the middle of its work: the host comes after what it did; its calls are forgotten.
-inline void abandon(Host& host, Fiber& fiber) {
+LMCFAST_UNSEEN inline void abandon(Host& host, Fiber& fiber) {
 #if defined(LMCFAST_THREAD_SANITIZER)
   __tsan_switch_to_fiber(fiber.race_state, __tsan_switch_to_fiber_no_sync);
   __tsan_switch_to_fiber(host.race_state, 0);

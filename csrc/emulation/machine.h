@@ -3,6 +3,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
 #include <vector>
 
@@ -21,6 +22,7 @@ struct Site {
 
 enum class Operation {
   none,
+  access,
   syncthreads,
   syncthreads_or,
   syncthreads_and,
@@ -47,7 +49,7 @@ enum class Operation {
 
 inline const char* name_of(Operation operation) {
   static const char* const names[] = {
-      "start", "__syncthreads", "__syncthreads_or", "__syncthreads_and", "__syncthreads_count", "cluster_sync",
+      "start", "an atomic or strong access", "__syncthreads", "__syncthreads_or", "__syncthreads_and", "__syncthreads_count", "cluster_sync",
       "grid_sync", "__syncwarp", "__shfl_sync", "__shfl_xor_sync", "__shfl_up_sync", "__shfl_down_sync",
       "__ballot_sync", "__any_sync", "__all_sync", "__match_any_sync", "__reduce_max_sync", "__reduce_min_sync",
       "__reduce_add_sync", "__reduce_and_sync", "__reduce_or_sync", "__reduce_xor_sync", "mma"};
@@ -112,6 +114,7 @@ struct Block {
   Span<Thread*> threads;
   Span<Warp> warps;
   unsigned char* arena = nullptr;  // shared memory
+  std::size_t arena_bytes = 0;
   std::vector<Thread*> thread_storage;
   std::vector<Warp> warp_storage;
 };
@@ -151,6 +154,17 @@ struct Machine {
   std::vector<Thread*> idle_threads;
   std::vector<Block*> idle_blocks;
   unsigned stacks = 0;
+
+  ~Machine() {
+    for (Thread* thread : idle_threads) {
+      destroy(*thread);
+      delete thread;
+    }
+    for (Block* block : idle_blocks) {
+      std::free(block->arena);
+      delete block;
+    }
+  }
 };
 
 // One for each library that was compiled with the emulator, not one for the process: hidden, so that the loader does
@@ -189,12 +203,15 @@ LMCFAST_UNSEEN inline unsigned draw(unsigned bound) {
   return unsigned((r >> 11) % bound);
 }
 
-// Before every atomic and strong access (`counter`: of its kind): another thread may come first. In the fixed order too
-// now and then, so that a thread that spins lets the others go on.
-LMCFAST_UNSEEN inline void preempt(std::uint64_t& counter) {
+// Before every atomic, strong access and fence (`counter`: of its kind): another thread may come first. In the fixed
+// order too now and then, so that a thread that spins lets the others go on.
+LMCFAST_UNSEEN inline void preempt(std::uint64_t& counter, Site site) {
   ++counter;
   ++machine.work;
-  if (machine.options.seed ? draw(8) == 0 : machine.work % 4096 == 0) yield();
+  if (machine.options.seed ? draw(8) != 0 : machine.work % 4096 != 0) return;
+  self().site = site;
+  self().operation = Operation::access;
+  yield();
 }
 
 inline void configure(const Options& options) {

@@ -1,6 +1,7 @@
 // mma.sync on fragments: C (16 x 8, float) += A (16 x K) B (K x 8). In the emulator all lanes hand in their registers
-// and the last one multiplies. Products are exact; an element's sum is rounded once (the device rounds on the way, in
-// an order and to a width that NVIDIA does not state: compare with a tolerance).
+// and the last one multiplies. Products are exact, an element's sum is cut off towards zero once: so do tensor cores
+// (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021), but these cut off on the way
+// too, in an order and to a width that are not stated. Compare with a tolerance.
 #pragma once
 
 #include "half.h"
@@ -70,7 +71,7 @@ LMCFAST_UNSEEN inline void multiply_fragments(void** posts, unsigned) {
       const MmaPlace p = place_of_c(lane / 4, lane % 4, i);
       double sum = post.c[i];
       for (int k = 0; k < Layout::depth; ++k) sum += a[p.row][k] * b[k][p.column];
-      post.c[i] = float(sum);
+      post.c[i] = narrow(Rounding::zero, sum);
     }
   }
 }

@@ -107,6 +107,10 @@ template <class T>
 cudaError_t cudaMallocAsync(T** pointer, std::size_t bytes, cudaStream_t) {
   return cudaMalloc(pointer, bytes);
 }
+template <class T>
+cudaError_t cudaMallocManaged(T** pointer, std::size_t bytes) {
+  return cudaMalloc(pointer, bytes);
+}
 inline cudaError_t cudaFree(void* pointer) {
   std::free(pointer);
   return cudaSuccess;

@@ -44,11 +44,12 @@ inline Thread* take_thread() {
 // Without order between a block and its successor in the same memory, which would hide races between blocks:
 // ThreadSanitizer takes fresh memory for untouched.
 inline void renew_arena(Block& block) {
-  if (!race_detection && block.arena) return;
+  if (!race_detection && block.arena_bytes >= needed_arena_bytes()) return;
   ignore_accesses(true);
-  allow_access(block.arena, block.arena ? arena_bytes() : 0);
+  allow_access(block.arena, block.arena_bytes);
   std::free(block.arena);
-  block.arena = static_cast<unsigned char*>(std::aligned_alloc(128, arena_bytes()));
+  block.arena = static_cast<unsigned char*>(std::aligned_alloc(128, needed_arena_bytes()));
+  block.arena_bytes = block.arena ? needed_arena_bytes() : 0;
   ignore_accesses(false);
 }
 
@@ -113,7 +114,7 @@ LMCFAST_UNSEEN inline void start_block(Block& block, unsigned linear) {
   block.threads = {block.thread_storage.data(), block.live};
   block.warps = {block.warp_storage.data(), (block.live + 31) / 32};
   renew_arena(block);
-  open_arena(block.arena);
+  open_arena(block);
   for (unsigned i = 0; i < block.live; ++i) start_thread(block, i);
   for (Warp& warp : block.warps) warp.alive = warp.ready = warp.lanes;
   machine.counters.threads += block.live;
@@ -205,7 +206,7 @@ inline bool retire(std::vector<Block*>& spare) {
     if (block->live) {
       machine.resident[kept++] = block;
     } else {
-      forbid_access(block->arena, arena_bytes());
+      forbid_access(block->arena, block->arena_bytes);
       spare.push_back(block);
     }
   }

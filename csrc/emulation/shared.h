@@ -10,7 +10,7 @@ constexpr std::size_t red_zone = 32, fill_unit = 8;
 constexpr std::size_t static_limit = 48 << 10;  // of a kernel's static variables, as on every device
 constexpr std::size_t arena_slack = max_shared_variables * 2 * red_zone;
 
-LMCFAST_UNSEEN inline std::size_t arena_bytes() {
+LMCFAST_UNSEEN inline std::size_t needed_arena_bytes() {
   // ThreadSanitizer's arenas are made anew for every block and should be small.
   const std::size_t dynamic = race_detection ? machine.dynamic_bytes : machine.options.shared_limit;
   return (dynamic + static_limit + arena_slack + 127) / 128 * 128;
@@ -27,10 +27,10 @@ LMCFAST_UNSEEN inline void open_variable(unsigned char* arena, const SharedVaria
 }
 
 // For a block that starts.
-LMCFAST_UNSEEN inline void open_arena(unsigned char* arena) {
-  forbid_access(arena, arena_bytes());
-  open_variable(arena, {nullptr, 0, machine.dynamic_bytes});
-  for (unsigned k = 0; k < machine.variable_count; ++k) open_variable(arena, machine.variables[k]);
+LMCFAST_UNSEEN inline void open_arena(Block& block) {
+  forbid_access(block.arena, block.arena_bytes);
+  open_variable(block.arena, {nullptr, 0, machine.dynamic_bytes});
+  for (unsigned k = 0; k < machine.variable_count; ++k) open_variable(block.arena, machine.variables[k]);
 }
 
 LMCFAST_UNSEEN inline void* shared_variable(const void* key, std::size_t bytes, std::size_t alignment) {
