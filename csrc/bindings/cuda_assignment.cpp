@@ -54,6 +54,7 @@ void set_tuning(AssignmentOptions& o, const py::kwargs& tuning) {
     else if (name == "threads") o.threads = value.cast<int>();
     else if (name == "path_threads") o.path_threads = value.cast<int>();
     else if (name == "bid_limit") o.bid_limit = value.cast<int>();
+    else if (name == "launches") o.launches = value.cast<int>();
     else if (name == "full_list") o.full_list = value.cast<int>();
     else throw py::type_error("unexpected keyword argument '" + name + "'");
   }
@@ -133,6 +134,16 @@ void bind_cuda_assignment(py::module_& m) {
       "assignment_workspace",
       [](int64_t rows, int64_t columns, int dtype) { return cuda::workspace_bytes(rows, columns, Dtype(dtype)); },
       py::arg("rows"), py::arg("columns"), py::arg("dtype"));
+  m.def(
+      "assignment_workspace_arrays",
+      [](int64_t rows, int64_t columns, int dtype) {
+        py::list arrays;
+        for (const auto& a : cuda::workspace_arrays(rows, columns, Dtype(dtype)))
+          arrays.append(py::make_tuple(a.name, a.offset, a.count, (a.floating ? "<f" : "<i") + std::to_string(a.size)));
+        return arrays;
+      },
+      "For tests: (name, offset in bytes, entries, numpy format) of what lies in a workspace.", py::arg("rows"),
+      py::arg("columns"), py::arg("dtype"));
   m.def(
       "assignment_batch_workspace",
       [](int64_t count, int64_t rows, int64_t columns, int dtype) {

@@ -101,6 +101,10 @@ size_t workspace_bytes(int64_t rows, int64_t columns, Dtype type) {
   return fits(rows, columns) ? entry(type).workspace(rows, columns) : 0;
 }
 
+std::vector<WorkspaceArray> workspace_arrays(int64_t rows, int64_t columns, Dtype type) {
+  return fits(rows, columns) ? entry(type).arrays(rows, columns) : std::vector<WorkspaceArray>{};
+}
+
 Enqueued enqueue_assignment(const AssignmentProblem& p, const AssignmentOptions& o, void* workspace,
                             AssignmentReport* report, Stream stream) {
   return enqueue(entry(o.type).one, p, o, workspace, report, stream);

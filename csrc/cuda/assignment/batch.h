@@ -6,7 +6,7 @@
 
 namespace lmcfast::cuda {
 
-constexpr int kBatchThreads = 512;
+constexpr int kBatchThreads = 384;  // two such blocks leave 80 registers for a thread: enough not to spill
 
 struct BatchArguments {
   AssignmentProblem base;
@@ -55,7 +55,8 @@ __device__ inline State<T> batch_state(const BatchArguments& a, unsigned char* s
   s.prices_out = a.base.prices_out + e.first_column;
   if (a.base.profits_out) s.profits_out = a.base.profits_out + e.first_row;
   s.report = a.reports + k;
-  lay_out(s, a.workspace + e.workspace, true);
+  Layout at(a.workspace + e.workspace);
+  lay_out(s, at, true);
   const int even = (s.columns + 1) / 2 * 2;
   s.word = reinterpret_cast<u64*>(shared + path_bytes(s.columns, false));
   s.key = reinterpret_cast<double*>(s.word + even);
@@ -141,7 +142,7 @@ __device__ inline void solve_in_block(const State<T>& s, u64* least, u64 step_li
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBatchThreads) batch_kernel(BatchArguments a) {
+__global__ void __launch_bounds__(kBatchThreads, 2) batch_kernel(BatchArguments a) {
   LMCFAST_DYNAMIC_SHARED(shared);
   LMCFAST_SHARED(State<T>, state, [1]);  // in registers it would leave too few for the rest
   if (threadIdx.x == 0) state[0] = batch_state<T>(a, shared);

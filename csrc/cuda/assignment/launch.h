@@ -27,7 +27,8 @@ State<T> make_state(const AssignmentProblem& p, const AssignmentOptions& o, void
   s.prices_out = p.prices_out;
   s.profits_out = p.profits_out;
   s.report = report;
-  lay_out(s, workspace, false);
+  Layout at(workspace);
+  lay_out(s, at, false);
   return s;
 }
 
@@ -35,11 +36,13 @@ State<T> make_state(const AssignmentProblem& p, const AssignmentOptions& o, void
 template <class T>
 class Queue {
  public:
-  Queue(const State<T>& state, const Shape& shape, Stream stream) : state_(state), shape_(shape), stream_(stream) {}
+  // `most`: launches after which the rest is left out.
+  Queue(const State<T>& state, const Shape& shape, int most, Stream stream)
+      : state_(state), shape_(shape), most_(most), stream_(stream) {}
 
   template <class... P, class... A>
   void run(unsigned blocks, unsigned threads, size_t shared, void (*kernel)(P...), A... arguments) {
-    if (error_ != 0) return;
+    if (error_ != 0 || launches_ == most_) return;
     Launch launch_at;
     launch_at.grid = dim3(blocks);
     launch_at.block = dim3(threads);
@@ -64,6 +67,7 @@ class Queue {
  private:
   const State<T>& state_;
   const Shape& shape_;
+  int most_;
   Stream stream_;
   int error_ = 0, launches_ = 0;
 };
@@ -84,7 +88,7 @@ Enqueued enqueue_one(const AssignmentProblem& p, const AssignmentOptions& o, con
                      AssignmentReport* report, Stream stream) {
   State<T> s = make_state<T>(p, o, workspace, report);
   if (shape.shared_keys) s.key = nullptr;
-  Queue<T> queue(s, shape, stream);
+  Queue<T> queue(s, shape, o.launches, stream);
   queue.everywhere(clear_kernel<T>);
   if (s.start_prices) {
     queue.everywhere(read_start_prices_kernel<T>);
@@ -119,7 +123,7 @@ Enqueued enqueue_more_paths(const AssignmentProblem& p, const AssignmentOptions&
                             AssignmentReport* report, Stream stream) {
   State<T> s = make_state<T>(p, o, workspace, report);
   if (shape.shared_keys) s.key = nullptr;
-  Queue<T> queue(s, shape, stream);
+  Queue<T> queue(s, shape, o.launches, stream);
   queue.path_block(paths_kernel<T>, step_limit(o, s.columns), false);
   enqueue_end(queue);
   return queue.result();

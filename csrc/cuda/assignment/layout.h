@@ -13,7 +13,7 @@ class Layout {
   __host__ __device__ explicit Layout(void* base) : base_(static_cast<unsigned char*>(base)) {}
 
   template <class V>
-  __host__ __device__ void take(V*& array, int64_t count) {
+  __host__ __device__ void take(const char* /*name*/, V*& array, int64_t count) {
     array = base_ ? reinterpret_cast<V*>(base_ + used_) : nullptr;
     used_ = (used_ + sizeof(V) * size_t(count) + 255) / 256 * 256;
   }
@@ -25,39 +25,38 @@ class Layout {
   size_t used_ = 0;
 };
 
-// `shared_columns`: words, floor prices and keys are in shared memory.
-template <class T>
-__host__ __device__ inline size_t lay_out(State<T>& s, void* workspace, bool shared_columns) {
-  Layout at(workspace);
+// Shows every array of a problem to at.take(name, pointer, entries), in order. `shared_columns`: words, floor prices
+// and keys are in shared memory.
+template <class T, class Visitor>
+__host__ __device__ inline void lay_out(State<T>& s, Visitor& at, bool shared_columns) {
   const int64_t rows = s.rows, columns = s.columns;
   const int64_t rounded = (columns + 31) / 32 * 32;
   s.capacity = int(rounded < kList ? rounded : kList);
-  at.take(s.control, 1);
+  at.take("control", s.control, 1);
   if (!shared_columns) {
-    at.take(s.word, columns);
-    at.take(s.floor_price, columns);
-    at.take(s.key, columns);
+    at.take("word", s.word, columns);
+    at.take("floor_price", s.floor_price, columns);
+    at.take("key", s.key, columns);
   }
-  at.take(s.price, columns);
-  at.take(s.distance, columns);
-  at.take(s.reached_from, columns);
-  at.take(s.row_of, columns);
-  at.take(s.order, columns);
-  at.take(s.touched, columns);
-  at.take(s.list_column, rows * s.capacity);
-  at.take(s.list_score, rows * s.capacity);
-  at.take(s.list_length, rows);
-  at.take(s.bound, rows);
-  at.take(s.spread, rows);
-  at.take(s.magnitude, rows);
-  at.take(s.score, rows);
-  at.take(s.profit, rows);
-  at.take(s.queue, rows);
-  at.take(s.left, rows);
-  at.take(s.column_of, rows);
-  at.take(s.label, rows);
-  at.take(s.tree_end, rows);
-  return at.used();
+  at.take("price", s.price, columns);
+  at.take("distance", s.distance, columns);
+  at.take("reached_from", s.reached_from, columns);
+  at.take("row_of", s.row_of, columns);
+  at.take("order", s.order, columns);
+  at.take("touched", s.touched, columns);
+  at.take("list_column", s.list_column, rows * s.capacity);
+  at.take("list_score", s.list_score, rows * s.capacity);
+  at.take("list_length", s.list_length, rows);
+  at.take("bound", s.bound, rows);
+  at.take("spread", s.spread, rows);
+  at.take("magnitude", s.magnitude, rows);
+  at.take("score", s.score, rows);
+  at.take("profit", s.profit, rows);
+  at.take("queue", s.queue, rows);
+  at.take("left", s.left, rows);
+  at.take("column_of", s.column_of, rows);
+  at.take("label", s.label, rows);
+  at.take("tree_end", s.tree_end, rows);
 }
 
 // The solver's orientation: the smaller side bids; a square matrix is read along the axis whose entries lie together.

@@ -154,7 +154,7 @@ __device__ inline void set_scales(const State<T>& s, const Scales& v, double lar
   if (c->invalid != ~0ull) {
     c->status |= kInvalidScore;
     c->count = 0;
-    c->finished = 1;
+    c->finished = c->settled = 1;
   }
 }
 

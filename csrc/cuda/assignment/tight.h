@@ -129,22 +129,22 @@ __device__ inline void match_tight_pairs(const State<T>& s) {
   LMCFAST_SHARED(Forest, forest, [1]);
   constexpr int kRounds = 64;
   Control* const c = s.control;
-  int* levels[2] = {s.order, s.touched};
   const Workers warps = s.deterministic ? Workers{threadIdx.x / 32, 1} : block_warps();
   const bool works = warps.rank < warps.count;
   for (int round = 0; round < kRounds && c->left > 0; round++) {
-    plant_forest(s, forest[0], levels[0], works ? warps : Workers{~0u >> 1, 1});
+    plant_forest(s, forest[0], s.order, works ? warps : Workers{~0u >> 1, 1});
     int now = 0;
     while (forest[0].rows[now] > 0) {
+      int *const level = now ? s.touched : s.order, *const next = now ? s.order : s.touched;
       if (works)
         for (int k = int(warps.rank); k < forest[0].rows[now]; k += int(warps.count))
-          grow_row(s, levels[now][k], levels[1 - now], &forest[0].rows[1 - now]);
+          grow_row(s, level[k], next, &forest[0].rows[1 - now]);
       __syncthreads();
       if (threadIdx.x == 0) forest[0].rows[now] = 0;
       now = 1 - now;
       __syncthreads();
     }
-    harvest_forest(s, forest[0], levels[0]);
+    harvest_forest(s, forest[0], s.order);
     if (threadIdx.x == 0) c->tight_rounds++;
     const int augmented = forest[0].augmented;
     __syncthreads();

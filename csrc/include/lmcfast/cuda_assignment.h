@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "lmcfast/dtype.h"
 
@@ -58,7 +59,7 @@ struct AssignmentProblem {
   const double* start_prices;  // (columns), finite; or null. Used for square problems; else they start at zero
   int64_t* columns_out;        // (rows): column of each row, -1 where unassigned
   double* prices_out;          // (columns)
-  double* profits_out;         // (rows): u[i] = max_j (a[i,j] - p[j]), or min_j for a minimum; or null
+  double* profits_out;         // (rows): u[i] of the certificate, 0 for unassigned rows; or null
 };
 
 // Problem k of a ragged batch; eight bytes a field.
@@ -77,6 +78,7 @@ struct AssignmentOptions {
   // For tests and tuning; 0: chosen from the device.
   int32_t blocks = 0, threads = 0, path_threads = 0;
   int32_t bid_limit = 360;  // of the auction, for each row
+  int32_t launches = -1;    // after so many kernels the rest is left out; -1: all. Not for batches
   int32_t full_list = 128;  // rows of at most so many columns are listed whole
 };
 
@@ -91,6 +93,14 @@ constexpr int64_t kMostBatched = 1024;      // the longer side of a problem of a
 
 // One problem of any size within the limits, on the whole device.
 size_t workspace_bytes(int64_t rows, int64_t columns, Dtype type);
+// For tests, which compare what a kernel leaves with its readable twin: an array of the workspace, or a single value.
+struct WorkspaceArray {
+  const char* name;
+  int64_t offset, count;  // bytes, entries
+  int size;               // bytes of an entry
+  bool floating;
+};
+std::vector<WorkspaceArray> workspace_arrays(int64_t rows, int64_t columns, Dtype type);
 Enqueued enqueue_assignment(const AssignmentProblem& problem, const AssignmentOptions& options, void* workspace,
                             AssignmentReport* report, Stream stream);
 // Goes on after kUnfinished: same arguments, workspace and report untouched since.
