@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .params import invert_permutations as invert_permutations
     from .spec import Group as Group
     from .spec import PermutationSpec as PermutationSpec
-    from .spec import similarity as similarity
+    from .spec.similarity import similarity as similarity
     from .spec import spec_from_params as spec_from_params
     from .spec import verify_spec as verify_spec
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import _native
+from .._native import device_module, dtype_code
 from .plan import is_large
 from .precision import full_precision
 from .term import ScoreSum, Term, working_dtype
@@ -51,12 +51,12 @@ class GroupedProducts:
                 if is_large(term, entry.n, kind):
                     self._large.append((k, term, keep))
                     keep = True
-        with _native.device_module(self.device) as (module, _):
+        with device_module(self.device) as (module, _):
             self._launches = [_Tables(module, self, kind, entries) for kind, entries in groups.items()]
 
     def run(self) -> list[torch.Tensor]:
         """Enqueue. Returns the score matrices, the same tensors on every run."""
-        with _native.device_module(self.device) as (module, stream):
+        with device_module(self.device) as (module, stream):
             for tables in self._launches:
                 tables.launch(module, self._tensor_cores, stream)
         if self._large:
@@ -92,7 +92,7 @@ def _check(entry: ScoreSum, device: torch.device) -> None:
         )
     for term in entry.terms:
         for operand in (term.a, term.b):
-            if operand.shape[0] != entry.n or operand.device != device or _native.dtype_code(operand.dtype) is None:
+            if operand.shape[0] != entry.n or operand.device != device or dtype_code(operand.dtype) is None:
                 raise ValueError(
                     f"term: expected {entry.n} units of real floating numbers on {device}, not "
                     f"{tuple(operand.shape)} {operand.dtype} on {operand.device}"
@@ -113,7 +113,7 @@ def _multiply_large(term: Term, out: torch.Tensor, keep: bool) -> None:
 
 
 def _code(dtype: torch.dtype) -> int:
-    code = _native.dtype_code(dtype)
+    code = dtype_code(dtype)
     assert code is not None  # _check has refused others
     return code
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import _native
+from .._native import device_module, dtype_code
 
 # No exact inner product is further from the one computed than ADDITIONS u / (1 - ADDITIONS u) times the sum of the
 # products' magnitudes, u = 2^-53: 32 products in each thread, a tree over 256 of them, differences rounded once, and
@@ -115,7 +115,7 @@ def _few_axes(tensor: torch.Tensor) -> torch.Tensor:
 def _words(view: View, shape: tuple[int, ...], device: torch.device, kept: list[torch.Tensor]) -> list[int]:
     """An ``InnerOperand``. ``kept``: what must live until the launch."""
     tensor = view.tensor
-    code = _native.dtype_code(tensor.dtype)
+    code = dtype_code(tensor.dtype)
     if tensor.device != device or code is None or view.shape != shape or tensor.dim() > MOST_AXES:
         raise ValueError(
             f"expected real floating numbers of shape {shape} (at most {MOST_AXES} axes) on {device}, not "
@@ -141,7 +141,7 @@ def _chunked(
     device: torch.device, rows: list[list[int]], words: Callable[[Any], int], function: str, width: int
 ) -> torch.Tensor:
     """Run one of the module's chunked functions on a table; its values as (len(rows), width) int64."""
-    with _native.device_module(device) as (module, stream):
+    with device_module(device) as (module, stream):
         table = np.zeros((len(rows), words(module)), dtype=np.int64)
         chunks = 0
         for line, row in zip(table, rows, strict=True):

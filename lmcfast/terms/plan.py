@@ -53,20 +53,22 @@ def plan_chunks(
     chunks: list[Chunk] = []
     for k, term in enumerate(terms):
         blocks, positions = term.inner_shape()
+        if not blocks * positions:
+            continue
         axis, length, across = (0, blocks, positions) if blocks > positions else (1, positions, blocks)
         column = across * sum(
             n * _bytes_of_number(operand, index, dtype, device)
             for operand, index in ((term.a, term.index_a), (term.b, term.index_b))
         )
         width = length if column == 0 else (budget - scores) // column
-        if budget < scores or (length and width < 1):
+        if budget < scores or width < 1:
             raise ValueError(
                 f"budget is {budget} bytes; the scores of {n} units take {scores}, and the narrowest chunk of term {k} "
                 f"{column} more"
             )
         if STEP <= width < length:
             width -= width % STEP
-        chunks += [Chunk(k, axis, start, min(start + width, length)) for start in range(0, length, max(width, 1))]
+        chunks += [Chunk(k, axis, start, min(start + width, length)) for start in range(0, length, width)]
     return chunks
 
 

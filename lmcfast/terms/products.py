@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .. import _native
+from .._native import on_device
 from .device import add_on_device
 from .plan import plan_chunks
 from .precision import full_precision
@@ -31,7 +31,7 @@ def add_products(
     """:func:`accumulate` for callers that are inside :func:`full_precision`, which costs as much as a small product."""
     if not terms:
         return torch.zeros((n, n), dtype=PRECISIONS[precision]) if out is None else out
-    if _native.on_device(terms[0].a):
+    if on_device(terms[0].a):
         return add_on_device([ScoreSum(terms, n, precision, out)])[0]
     keep = 1  # addmm's beta: 0 overwrites what is there, which saves filling a new matrix with zeros
     if out is None:
@@ -51,7 +51,7 @@ def accumulate_all(sums: Sequence[ScoreSum]) -> list[torch.Tensor]:
 
     All terms must lie on one device, and no ``out`` may overlap another or an operand.
     """
-    if any(_native.on_device(term.a) for entry in sums for term in entry.terms):
+    if any(on_device(term.a) for entry in sums for term in entry.terms):
         return add_on_device(sums)
     with full_precision():
         return [add_products(entry.terms, entry.n, entry.precision, entry.out) for entry in sums]
