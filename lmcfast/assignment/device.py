@@ -6,7 +6,7 @@ Scratch memory is torch's, so its caching allocator sees it. Nothing waits for t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,8 +195,20 @@ def solve_assignment_deferred(
         TypeError, ScoresShapeError, UnavailableError: as of ``solve_assignment``, and for scores that are not on a
             device.
     """
+    made, _ = enqueue(scores, maximize, prices, deterministic)
+    return made
+
+
+def enqueue(
+    scores: torch.Tensor, maximize: bool = True, prices: Any = None, deterministic: bool = False, **tuning: int
+) -> tuple[DeferredAssignment, int]:
+    """:func:`solve_assignment_deferred`, and the number of kernels that it launched.
+
+    ``tuning``: fields of ``lmcfast::cuda::AssignmentOptions``, for tests and measurements.
+    """
     stored = as_device_scores(scores)
     start = StartPrices.of(prices, stored)
+    launches = 0
     with _native.device_module(stored.device) as (module, stream):
         count = stored.shape[0] if stored.dim() == 3 else 1
         made = DeferredAssignment(
@@ -209,10 +221,10 @@ def solve_assignment_deferred(
         )
         if start is not None:
             made.reports.note_faulty_prices(start)
-        enqueue = _enqueue_batch if max(stored.shape[-2:]) <= MOST_BATCHED else _enqueue_each
+        run = _enqueue_batch if max(stored.shape[-2:]) <= MOST_BATCHED else _enqueue_each
         if stored.numel():
-            enqueue(module, stream, made, deterministic)
-    return made
+            launches = run(module, stream, made, deterministic, tuning)
+    return made, launches
 
 
 def solve_ragged(
@@ -260,7 +272,7 @@ def solve_ragged(
             _enqueue_ragged(module, stream, small, columns, prices_out, deterministic)
         for k in order[len(small) :]:
             if stored[k].numel():
-                _enqueue_each(module, stream, made[k], deterministic)
+                _enqueue_each(module, stream, made[k], deterministic, {})
     return [made[k] for k in range(len(stored))]
 
 
@@ -268,11 +280,13 @@ def _one_block(scores: torch.Tensor) -> bool:
     return scores.numel() > 0 and max(scores.shape) <= MOST_BATCHED
 
 
-def _enqueue_batch(module: Any, stream: int, solve: DeferredAssignment, deterministic: bool) -> None:
-    """Problems of one shape, one block for each."""
+def _enqueue_batch(
+    module: Any, stream: int, solve: DeferredAssignment, deterministic: bool, tuning: Mapping[str, int]
+) -> int:
+    """Problems of one shape, one block for each. Returns the number of launches."""
     scores, start = solve._scores, solve._start
     (rows, columns), code = scores.shape[-2:], _native.dtype_code(scores.dtype)
-    module.solve_assignment_batch(
+    launches: int = module.solve_assignment_batch(
         scores=scores.data_ptr(),
         dtype=code,
         count=solve.count,
@@ -290,16 +304,21 @@ def _enqueue_batch(module: Any, stream: int, solve: DeferredAssignment, determin
         reports=solve.reports.address(solve._first),
         stream=stream,
         deterministic=deterministic,
+        **tuning,
     )
+    return launches
 
 
-def _enqueue_each(module: Any, stream: int, solve: DeferredAssignment, deterministic: bool) -> None:
-    """A large problem, or several, one after the other in the same workspace."""
+def _enqueue_each(
+    module: Any, stream: int, solve: DeferredAssignment, deterministic: bool, tuning: Mapping[str, int]
+) -> int:
+    """A large problem, or several, one after the other in the same workspace. Returns the number of launches."""
     (rows, columns), code = solve._scores.shape[-2:], _native.dtype_code(solve._scores.dtype)
     workspace = _workspace(solve, module.assignment_workspace(rows, columns, code))
+    launches = 0
     for k in range(solve.count):
         scores = solve._scores if solve._scores.dim() == 2 else solve._scores[k]
-        module.solve_assignment(
+        launches += module.solve_assignment(
             scores=scores.data_ptr(),
             dtype=code,
             rows=rows,
@@ -315,7 +334,9 @@ def _enqueue_each(module: Any, stream: int, solve: DeferredAssignment, determini
             report=solve.reports.address(solve._first + k),
             stream=stream,
             deterministic=deterministic,
+            **tuning,
         )
+    return launches
 
 
 def _enqueue_ragged(
