@@ -27,6 +27,9 @@ class Layout {
 
 // Shows every array of a problem to at.take(name, pointer, entries), in order. `shared_columns`: words, floor prices
 // and keys are in shared memory.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable  // a visitor of the host is called there alone
+#endif
 template <class T, class Visitor>
 __host__ __device__ inline void lay_out(State<T>& s, Visitor& at, bool shared_columns) {
   const int64_t rows = s.rows, columns = s.columns;
