@@ -115,6 +115,12 @@ __device__ inline void tighten_in_block(const State<T>& s) {
   __syncthreads();
   read_words(s, block_threads());
   __syncthreads();
+  write_profits(s, block_warps());
+  __syncthreads();
+  lower_free_columns(s, block_warps());
+  __syncthreads();
+  rebuild_exceeded_lists(s, block_warps());
+  __syncthreads();
 }
 
 template <class T>
@@ -127,7 +133,7 @@ __device__ inline void solve_in_block(const State<T>& s, u64* least, u64 step_li
     shift_start_prices(s);
   }
   const Workers warps = block_warps();
-  for (int i = int(warps.rank); i < s.rows; i += int(warps.count)) scan(s, i, warp_team(), true);
+  for (int i = int(warps.rank); i < s.rows; i += int(warps.count)) scan(s, i, warp_team(), Stage::start);
   __syncthreads();
   plan(s);
   auction_in_block(s, least);

@@ -9,6 +9,8 @@
 
 namespace lmcfast::cuda {
 
+constexpr double kResolved = 16;  // units of the prices that a row's scale must have
+
 struct BestTwo {
   double first, second;
   int column;  // -1: the list is empty
@@ -62,7 +64,7 @@ __device__ inline BestTwo proven_best_two(const State<T>& s, int row, double del
       best.second = max(best.second, bound);
       return best;
     }
-    scan(s, row, warp_team(), false);
+    scan(s, row, warp_team(), Stage::auction);
   }
 }
 
@@ -87,6 +89,13 @@ __device__ inline Offer make_offer(const BestTwo& best, double eps, double delta
     return {units, false};
   }
   return {units, true};
+}
+
+// Rows below the resolution of the prices bid without a tolerance, and are left to the paths where they tie: with one,
+// they would only drive prices.
+template <class T>
+__device__ inline double tolerance(const State<T>& s, int row, double eps, double delta) {
+  return eps == 0 || s.unit[row] < kResolved * delta ? 0 : eps;
 }
 
 struct ChainCounts {
@@ -125,7 +134,6 @@ __device__ inline void run_chains(const State<T>& s, double eps) {
   const double delta = c->delta, inverse_delta = c->inverse_delta;
   const unsigned count = c->count, target = c->target;
   const u64 limit = c->spent_limit;
-  const int longest = eps == 0 ? kExactChain : INT_MAX;
   ChainCounts counts;
   bool stop = false;
   int row = -1, made = 0;
@@ -138,9 +146,11 @@ __device__ inline void run_chains(const State<T>& s, double eps) {
     if (!stop) stop = __shfl_sync(kAll, int(load(&c->done) >= target || load(&c->spent) >= limit), 0);
     int next = -1;
     bool placed = false;
-    if (!stop && made++ < longest) {
+    const double own = tolerance(s, row, eps, delta);
+    if (own == 0) made++;
+    if (!stop && made <= kExactChain) {
       const BestTwo best = proven_best_two(s, row, delta);
-      const Offer offer = make_offer(best, eps, delta, inverse_delta, &c->status);
+      const Offer offer = make_offer(best, own, delta, inverse_delta, &c->status);
       placed = offer.possible;
       __syncwarp();  // every lane has read this row's list before the row can be displaced
       if (placed && lane_id() == 0) next = place_bid(s, row, best, offer.units, delta, counts);

@@ -40,14 +40,14 @@ template <class T>
 __global__ void scan_kernel(State<T> s) {
   LMCFAST_SHARED(unsigned, scratch, [kScanScratch]);
   const Team<true> team = {threadIdx.x, blockDim.x, scratch};
-  for (int64_t i = blockIdx.x; i < s.rows; i += gridDim.x) scan(s, int(i), team, true);
+  for (int64_t i = blockIdx.x; i < s.rows; i += gridDim.x) scan(s, int(i), team, Stage::start);
 }
 
 // A warp for each row: the order of a list does not depend on who comes first.
 template <class T>
 __global__ void scan_in_order_kernel(State<T> s) {
   const Workers w = grid_warps();
-  for (int64_t i = w.rank; i < s.rows; i += w.count) scan(s, int(i), warp_team(), true);
+  for (int64_t i = w.rank; i < s.rows; i += w.count) scan(s, int(i), warp_team(), Stage::start);
 }
 
 template <class T>
@@ -105,6 +105,21 @@ __global__ void exact_bids_kernel(State<T> s) {
 template <class T>
 __global__ void read_words_kernel(State<T> s) {
   if (!s.control->settled) read_words(s, grid_threads());
+}
+
+template <class T>
+__global__ void write_profits_kernel(State<T> s) {
+  if (!s.control->settled) write_profits(s, grid_warps());
+}
+
+template <class T>
+__global__ void lower_free_columns_kernel(State<T> s) {
+  if (!s.control->settled) lower_free_columns(s, grid_warps());
+}
+
+template <class T>
+__global__ void rebuild_exceeded_lists_kernel(State<T> s) {
+  if (!s.control->settled) rebuild_exceeded_lists(s, grid_warps());
 }
 
 template <class T>

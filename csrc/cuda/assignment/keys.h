@@ -59,4 +59,16 @@ __device__ inline void warp_sum(ExactSum& sum) {
   }
 }
 
+// Block: the sum over all threads, in a fixed order, to all.
+__device__ inline double block_sum(double v) {
+  LMCFAST_SHARED(double, part, [32]);
+  for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(kAll, v, d);
+  __syncthreads();
+  if (lane_id() == 0) part[threadIdx.x / 32] = v;
+  __syncthreads();
+  double sum = 0;
+  for (unsigned w = 0; w < blockDim.x / 32; w++) sum += part[w];
+  return sum;
+}
+
 }  // namespace lmcfast::cuda

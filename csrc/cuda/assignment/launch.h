@@ -112,6 +112,9 @@ Enqueued enqueue_one(const AssignmentProblem& p, const AssignmentOptions& o, con
     queue.chains(exact_bids_kernel<T>);
     queue.everywhere(forget_columns_kernel<T>);
     queue.everywhere(read_words_kernel<T>);
+    queue.everywhere(write_profits_kernel<T>);
+    queue.everywhere(lower_free_columns_kernel<T>);
+    queue.everywhere(rebuild_exceeded_lists_kernel<T>);
   }
   queue.path_block(paths_kernel<T>, step_limit(o, s.columns), true);
   enqueue_end(queue);

@@ -51,7 +51,7 @@ __host__ __device__ inline void lay_out(State<T>& s, Visitor& at, bool shared_co
   at.take("list_score", s.list_score, rows * s.capacity);
   at.take("list_length", s.list_length, rows);
   at.take("bound", s.bound, rows);
-  at.take("spread", s.spread, rows);
+  at.take("unit", s.unit, rows);
   at.take("magnitude", s.magnitude, rows);
   at.take("score", s.score, rows);
   at.take("profit", s.profit, rows);

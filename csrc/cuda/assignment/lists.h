@@ -11,7 +11,7 @@
 namespace lmcfast::cuda {
 
 // A warp or a block that scans a row. Blocks bring kScanScratch words of shared memory.
-constexpr int kScanScratch = kClasses + 3;
+constexpr int kScanScratch = kClasses + 3;  // class maxima, magnitude, length, complement of the lowest key
 template <bool Block>
 struct Team {
   unsigned rank, size;
@@ -23,17 +23,22 @@ struct Team {
 };
 __device__ inline Team<false> warp_team() { return {lane_id(), 32, nullptr}; }
 
-// The prices that a scan sees: start prices before the words exist (`first`), else words.
+// When a row is scanned: before the auction, at start prices; in it, at the prices in words; after it, at the float64
+// prices of the shortest paths.
+enum class Stage { start, auction, paths };
+
+// The prices that a scan sees.
 template <class T>
 struct ScanPrices {
   const State<T>& s;
-  bool first, zero;
+  Stage stage;
+  bool zero;
   double delta;
-  __device__ ScanPrices(const State<T>& state, bool is_first)
-      : s(state), first(is_first), zero(is_first && !state.start_prices), delta(state.control->delta) {}
+  __device__ ScanPrices(const State<T>& state, Stage at)
+      : s(state), stage(at), zero(at == Stage::start && !state.start_prices), delta(state.control->delta) {}
   __device__ double exact_price(int j) const {
     if (zero) return 0;
-    return first ? s.price[j] : word_price(load(&s.word[j]), delta);
+    return stage == Stage::auction ? word_price(load(&s.word[j]), delta) : s.price[j];
   }
   __device__ float floor_price(int j) const { return zero ? 0.f : load(&s.floor_price[j]); }
 };
@@ -80,14 +85,15 @@ __device__ inline bool valid_score(double s) { return s <= 0x1p1000 && (s >= -0x
 
 // What a first look at a row found.
 struct RowSummary {
-  unsigned top, threshold;  // keys
-  double magnitude;         // largest |score| and price among allowed pairs
+  unsigned top, threshold, low;  // keys of the best, of what a list must reach, of the worst allowed pair
+  double magnitude;              // largest |score| and price among allowed pairs
 };
 
 template <class T>
 __device__ inline void look_at_score(const State<T>& s, Exact<T> score, unsigned key, Exact<T> price, int64_t index,
-                                     unsigned& top, Exact<T>& magnitude) {
+                                     unsigned& top, unsigned& low, Exact<T>& magnitude) {
   top = max(top, key);
+  if (key > forbidden_key<Exact<T>>()) low = min(low, key);
   const Exact<T> size = fabs(score);
   if (size < Exact<T>(LMCFAST_INFINITY)) magnitude = max(magnitude, max(size, price));
   if (!valid_score(score)) atomicMin(&s.control->invalid, u64(index));
@@ -98,7 +104,7 @@ template <bool Block, class T>
 __device__ inline RowSummary summarise_row(const State<T>& s, int row, const Team<Block>& team,
                                            const ScanPrices<T>& prices) {
   constexpr int kAhead = 4;
-  unsigned top = 0;
+  unsigned top = 0, low = ~0u;
   Exact<T> magnitude = 0;
   int j = int(team.rank);
   for (; j + int(team.size) * (kAhead - 1) < s.columns; j += int(team.size) * kAhead) {
@@ -108,16 +114,17 @@ __device__ inline RowSummary summarise_row(const State<T>& s, int row, const Tea
       const int column = j + int(team.size) * k;
       Exact<T> price;
       const unsigned key = Keys<Exact<T>>::key(score[k], prices, column, price);
-      look_at_score(s, score[k], key, price, int64_t(row) * s.columns + column, top, magnitude);
+      look_at_score(s, score[k], key, price, int64_t(row) * s.columns + column, top, low, magnitude);
     }
   }
   for (; j < s.columns; j += int(team.size)) {
     const Exact<T> score = s.at(row, j);
     Exact<T> price;
     const unsigned key = Keys<Exact<T>>::key(score, prices, j, price);
-    look_at_score(s, score, key, price, int64_t(row) * s.columns + j, top, magnitude);
+    look_at_score(s, score, key, price, int64_t(row) * s.columns + j, top, low, magnitude);
   }
   top = max(top, __shfl_xor_sync(kAll, top, 16));  // lanes l and l + 16 are one class
+  low = warp_min(low);
   u64 largest = warp_max(ordered(double(magnitude)));
   if (Block) {
     team.sync();
@@ -125,12 +132,16 @@ __device__ inline RowSummary summarise_row(const State<T>& s, int row, const Tea
     team.sync();
     if (lane_id() < kClasses) atomicMax(&team.scratch[lane_id()], top);
     // The upper half is enough for a magnitude; rounded up.
-    if (lane_id() == 0) atomicMax(&team.scratch[kClasses], unsigned(largest >> 32));
+    if (lane_id() == 0) {
+      atomicMax(&team.scratch[kClasses], unsigned(largest >> 32));
+      atomicMax(&team.scratch[kClasses + 2], ~low);
+    }
     team.sync();
     top = team.scratch[lane_id() % kClasses];
     largest = (u64(team.scratch[kClasses]) << 32) + 0xffffffffu;
+    low = ~team.scratch[kClasses + 2];
   }
-  return {warp_max(top), warp_min(top), value_of(largest)};
+  return {warp_max(top), warp_min(top), low, value_of(largest)};
 }
 
 // The second pass: entries whose key reaches the threshold. Returns how many there are; only the first `capacity` are
@@ -211,10 +222,19 @@ __device__ inline void scan_exactly(const State<T>& s, int row, const ScanPrices
   }
 }
 
-// Builds the list of a row. `first`: of the pass before the auction.
+// The scale of a row: how far its best value lies above those that a list must reach; a part of its range on ties.
+template <class E>
+__device__ inline double row_unit(const RowSummary& found) {
+  if (found.low > found.top) return 0;  // no allowed pair
+  const double top = Keys<E>::bound(found.top), range = top - Keys<E>::bound(found.low);
+  const double spread = found.threshold > forbidden_key<E>() ? top - Keys<E>::bound(found.threshold) : 0;
+  return spread > 1e-6 * range ? spread : 1e-3 * range;
+}
+
+// Builds the list of a row.
 template <bool Block, class T>
-__device__ inline void scan(const State<T>& s, int row, const Team<Block>& team, bool first) {
-  const ScanPrices<T> prices(s, first);
+__device__ inline void scan(const State<T>& s, int row, const Team<Block>& team, Stage stage) {
+  const ScanPrices<T> prices(s, stage);
   team.sync();
   const RowSummary found = summarise_row(s, row, team, prices);
   const unsigned forbidden = forbidden_key<Exact<T>>();
@@ -229,11 +249,11 @@ __device__ inline void scan(const State<T>& s, int row, const Team<Block>& team,
     store_owned(&s.list_length[row], count);
     store_owned(&s.bound[row], rest);
   }
-  if (team.rank == 0 && first) {
-    s.spread[row] = whole ? 0 : top - rest;
+  if (team.rank == 0 && stage == Stage::start) {
+    s.unit[row] = row_unit<Exact<T>>(found);
     s.magnitude[row] = found.magnitude;
   }
-  if (team.rank == 0 && !first) {
+  if (team.rank == 0 && stage != Stage::start) {
     atomicAdd(&s.control->scans, 1ull);
     atomicAdd(&s.control->spent, 8ull);  // a scan is paid for like 8 bids
   }

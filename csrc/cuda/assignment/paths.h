@@ -337,21 +337,29 @@ __device__ inline void run_paths(const State<T>& s, u64* least, double* keys, Pa
   __syncthreads();
 }
 
-// Before any phase: a few cheap paths, for ties, dead units and problems that are nearly done. One block. Where columns
-// stay unassigned there are no phases, and prices must not be rounded: only paths may follow.
+// One thread: is this the end of the auction before it began? See begin_auction.
+template <class T>
+__device__ inline bool needs_no_auction(const State<T>& s) {
+  const Control* const c = s.control;
+  return c->uneven || c->left <= few_rows(s) || c->status & kInfeasible;
+}
+
+// Before any phase, one block: tight pairs, and shortest paths while they promise to be cheap; never is a nearly
+// complete assignment dropped first. Where columns stay unassigned there are no phases, and prices must not be rounded.
 template <class T>
 __device__ inline void attempt_paths(const State<T>& s, u64* least, double* keys) {
   Control* const c = s.control;
   const bool square = s.rows == s.columns;
   forget_columns(s, block_threads());
   __syncthreads();
+  if (threadIdx.x == 0) c->free_after_bids = c->left;
   read_words(s, block_threads());
   __syncthreads();
   if (square) {
     match_tight_pairs(s);
-    if (c->left <= unsigned(s.rows / 20)) run_paths(s, least, keys, {u64(s.rows / 50), 8, u64(s.rows / 2)});
+    if (c->left <= unsigned(s.rows / 4)) run_paths(s, least, keys, {200 + u64(s.rows / 50), 8, 1000 + u64(s.rows / 2)});
   }
-  const bool settled = !square || c->left == 0 || c->status & kInfeasible || !write_words(s);
+  const bool settled = !square || needs_no_auction(s) || !write_words(s);
   __syncthreads();
   if (threadIdx.x == 0) c->settled = settled;
   __syncthreads();

@@ -87,36 +87,31 @@ __device__ inline void start_words(const State<T>& s, Workers w) {
 
 // ---- scales ----
 
-struct Scales {
-  double spread, largest, count, sum, squares;
-};
-
-__device__ inline void warp_add(Scales& v) {
-  for (int d = 16; d > 0; d >>= 1) {
-    v.spread += __shfl_xor_sync(kAll, v.spread, d);
-    v.count += __shfl_xor_sync(kAll, v.count, d);
-    v.sum += __shfl_xor_sync(kAll, v.sum, d);
-    v.squares += __shfl_xor_sync(kAll, v.squares, d);
-    v.largest = max(v.largest, __shfl_xor_sync(kAll, v.largest, d));
-  }
-}
-
-// Of this thread's part of the rows, and of a grid of 64 x 64 scores, relative to `unit` so that squares cannot
-// overflow.
+// Of a grid of 64 x 64 scores in units of 2^exponent, so that sums cannot overflow: this thread's part of the sum of
+// |a - center|, and of the number of allowed pairs.
 template <class T>
-__device__ inline Scales sample_scales(const State<T>& s, double inverse_unit) {
-  Scales v = {};
-  for (int i = int(threadIdx.x); i < s.rows; i += int(blockDim.x)) v.spread += s.spread[i] * inverse_unit;
+__device__ inline double sample_sum(const State<T>& s, int exponent, bool absolute, double center, double& allowed) {
+  const double inverse_unit = ldexp(1., -exponent);
   const int row_step = max(1, s.rows / 64), column_step = max(1, s.columns / 64);
   const int rows = (s.rows + row_step - 1) / row_step, columns = (s.columns + column_step - 1) / column_step;
+  double sum = 0;
+  allowed = 0;
   for (int k = int(threadIdx.x); k < rows * columns; k += int(blockDim.x)) {
-    const double a = double(s.at(k / columns * row_step, k % columns * column_step)) * inverse_unit;
+    const double a = double(s.at(k / columns * row_step, k % columns * column_step)) * inverse_unit - center;
     if (!(fabs(a) < LMCFAST_INFINITY)) continue;
-    v.count += 1;
-    v.sum += a;
-    v.squares += a * a;
+    sum += absolute ? fabs(a) : a;
+    allowed += 1;
   }
-  return v;
+  return sum;
+}
+
+// Block: the mean deviation of the sampled scores from their mean.
+template <class T>
+__device__ inline double mean_deviation(const State<T>& s, int exponent) {
+  double allowed;
+  const double sum = block_sum(sample_sum(s, exponent, false, 0, allowed)), count = max(block_sum(allowed), 1.);
+  const double deviation = block_sum(sample_sum(s, exponent, true, sum / count, allowed)) / count;
+  return ldexp(deviation, exponent);
 }
 
 template <class T>
@@ -135,15 +130,14 @@ __device__ inline double largest_magnitude(const State<T>& s) {
   return distance_of(largest[0]);
 }
 
+// One thread. `sigma`: the unit of the tolerance.
 template <class T>
-__device__ inline void set_scales(const State<T>& s, const Scales& v, double largest, int exponent) {
+__device__ inline void set_scales(const State<T>& s, double sigma, double largest, int exponent) {
   Control* const c = s.control;
-  const double unit = ldexp(1., exponent), count = max(v.count, 1.), mean = v.sum / count;
-  const double deviation = sqrt(max(0., v.squares / count - mean * mean));
   c->largest = largest;
   c->delta = ldexp(1., exponent - 40);
   c->inverse_delta = ldexp(1., 40 - exponent);
-  c->sigma = max(max(unit * v.spread / s.rows, 0.01 * unit * deviation), 1e-6 * largest);
+  c->sigma = sigma;
   c->eps = 0;
   c->eps_end = max(kLastEps * c->sigma, 2 * c->delta);
   c->head = c->done = c->left = 0;
@@ -161,19 +155,20 @@ __device__ inline void set_scales(const State<T>& s, const Scales& v, double lar
 // One block.
 template <class T>
 __device__ inline void plan(const State<T>& s) {
-  LMCFAST_SHARED(Scales, part, [32]);
   const double largest = largest_magnitude(s);
   int exponent = 1;
   if (largest > 0) frexp(largest, &exponent);
   exponent = max(exponent, -900);  // so that the inverse of delta is finite
-  Scales v = sample_scales(s, ldexp(1., -exponent));
-  warp_add(v);
-  if (lane_id() == 0) part[threadIdx.x / 32] = v;
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    v = threadIdx.x < blockDim.x / 32 ? part[threadIdx.x] : Scales{};
-    warp_add(v);
-    if (threadIdx.x == 0) set_scales(s, v, largest, exponent);
+  double units = 0;
+  for (int i = int(threadIdx.x); i < s.rows; i += int(blockDim.x)) units += s.unit[i] / s.rows;
+  double sigma = max(block_sum(units), 0.01 * mean_deviation(s, exponent));
+  sigma = max(sigma, 1e-6 * largest);
+  double small = 0;
+  for (int i = int(threadIdx.x); i < s.rows; i += int(blockDim.x)) small += s.unit[i] < 0.01 * sigma;
+  small = block_sum(small);
+  if (threadIdx.x == 0) {
+    s.control->uneven = small > 0.5 * s.rows;
+    set_scales(s, sigma, largest, exponent);
   }
   __syncthreads();
   if (s.start_prices) start_words(s, block_threads());
@@ -195,16 +190,20 @@ __device__ inline void begin_phase(const State<T>& s, Workers w) {
   for (int64_t i = w.rank; i < s.rows; i += w.count) s.queue[i] = int(i);
 }
 
-// One thread, after the bids without a tolerance: is there need of an auction? Only square problems can have one: where
-// columns stay unassigned their prices must not have risen.
+// Free rows that are not worth another phase: the last ones take most of its time.
 template <class T>
-__device__ inline bool begin_auction(const State<T>& s) {
+__device__ inline unsigned few_rows(const State<T>& s) {
+  return max(1u, unsigned(s.rows / kEarly));
+}
+
+// One thread, when the bids without a tolerance and the paths after them left too many rows: the first phase. There is
+// none on rows of very different scales: one tolerance does not fit them, and from prices that no small row has driven
+// their paths are short. Nor where columns stay unassigned, whose prices must not rise.
+template <class T>
+__device__ inline void begin_auction(const State<T>& s) {
   Control* const c = s.control;
-  c->free_after_bids = c->left;
-  if (c->left <= max(1u, unsigned(s.rows / kEarly)) || s.rows != s.columns) return false;
   c->eps = max((c->warm ? kWarmEps : kFirstEps) * c->sigma, c->eps_end);
   c->keep_owners = 0;
-  return true;
 }
 
 // One thread: the next tolerance, or the end of the auction.
@@ -232,7 +231,9 @@ __device__ inline void advance(const State<T>& s) {
   Control* const c = s.control;
   if (c->settled) c->finished = 1;
   if (c->finished) return;
-  if (!(c->phase == 0 ? begin_auction(s) : next_tolerance(s))) {
+  if (c->phase == 0) {
+    begin_auction(s);
+  } else if (!next_tolerance(s)) {
     c->finished = 1;
     return;
   }

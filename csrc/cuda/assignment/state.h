@@ -49,6 +49,8 @@ struct Control {
   unsigned phase, finished;  // finished: no further phase
   unsigned keep_owners;      // the next phase goes on with the assignment of the last
   unsigned falling;          // the tolerance has begun to fall
+  unsigned uneven;           // most rows are of a much smaller scale than the mean: no auction
+  unsigned lowered;          // columns in `order` whose prices were lowered
   unsigned settled;          // the float64 state is ahead of the words: only shortest paths may follow
   unsigned infeasible_row;   // + 1
   unsigned status, warm;
@@ -80,7 +82,7 @@ struct State {
   Exact<T>* list_score;  // (rows, capacity)
   int* list_length;
   double* bound;      // of a[i,j] - p[j] over all columns outside the list
-  double* spread;     // best value minus bound at the first scan
+  double* unit;       // the scale of the row
   double* magnitude;  // largest |a[i,j]| and price of the first scan
   double* score;      // of the assigned pair
   double* profit;     // u[i] of the certificate

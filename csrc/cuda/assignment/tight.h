@@ -7,7 +7,7 @@
 // leave out is left to the shortest paths.
 #pragma once
 
-#include "phases.h"
+#include "lower.h"
 
 namespace lmcfast::cuda {
 
