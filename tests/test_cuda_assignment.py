@@ -101,12 +101,14 @@ def test_ties_end_in_tight_pairs(name):
 def test_work_is_bounded():
     """Counts of a fixed schedule, with room for changes that are not meant to alter them."""
     bounds = {  # bids and scans for each row, path steps, phases
-        "matched": (25, 1.5, 400, 7),
+        "matched": (7, 0.2, 800, 0),
         "planted": (1.1, 0, 0, 0),
-        "uniform": (30, 0.5, 400, 7),
+        "uniform": (30, 0.2, 800, 7),
         "integers_10": (1.5, 0, 60, 0),
-        "dead_units": (60, 30, 900, 7),
-        "rank_1": (70, 12, 300, 12),
+        "dead_units": (20, 2, 700, 7),
+        "rank_1": (220, 10, 1000, 12),
+        "duplicate_rows": (190, 4, 500, 9),
+        "heavy_tails": (180, 8, 1700, 9),
     }
     for name, (bids, scans, steps, phases) in bounds.items():
         n = 256
