@@ -56,7 +56,7 @@ struct Paths {
     for (int k = int(threadIdx.x); k < search.touched; k += int(blockDim.x)) {
       const int j = s.touched[k];
       key[j] = s.distance[j] = LMCFAST_INFINITY;
-      least[j / kChunk] = far;
+      store<Scope::block>(&least[j / kChunk], far);  // several threads may, for one chunk
     }
     __syncthreads();
   }
@@ -130,6 +130,7 @@ struct Paths {
     for (int k = 0; k < kEach; k++)
       if (first + 32 * k != column) rest = min(rest, keys[k]);
     const u64 minimum = warp_min(distance_key(rest));
+    __syncwarp();  // all lanes have read the minima
     if (lane_id() == 0) least[chunk] = minimum;
     return column;
   }

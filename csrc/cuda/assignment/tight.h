@@ -99,8 +99,6 @@ template <class T>
 __device__ inline void harvest_forest(const State<T>& s, Forest& forest, int* kept) {
   Control* const c = s.control;
   const int left = int(c->left);
-  if (threadIdx.x == 0) forest.rows[0] = 0;
-  __syncthreads();
   for (int k = int(threadIdx.x); k < left; k += int(blockDim.x)) {
     const int root = s.left[k], end = s.tree_end[root];
     if (end < 0) continue;
