@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from helpers.device import emulated_only, kernels, needs_kernels, to_device
 import lmcfast
 from lmcfast import _native
 from lmcfast.assignment import device, solve_assignment_deferred
+from lmcfast.assignment.device_inputs import MOST_LONGER, MOST_SHORTER
 
 pytestmark = needs_kernels
 
@@ -240,6 +244,22 @@ def test_what_the_device_gives_up_is_solved_on_the_cpu(by, hurried):
     solved = solve(given)
     assert solved.stats.fallbacks == 3
     assert_solved(solved, given)
+
+
+@emulated_only
+def test_the_stub_and_the_limits_are_those_of_the_module():
+    from lmcfast import _emulated
+
+    stub = ast.parse((Path(lmcfast.__file__).parent / "_cuda.pyi").read_text())
+    arguments = {n.name: [a.arg for a in n.args.args] for n in stub.body if isinstance(n, ast.FunctionDef)}
+    numbers = {n.target.id for n in stub.body if isinstance(n, ast.AnnAssign)}
+    there = {name for name in dir(_emulated) if not name.startswith("__")} - {"configure", "counters", "reset_counters"}
+    assert arguments.keys() | numbers == there
+    for name, expected in arguments.items():
+        signature = getattr(_emulated, name).__doc__.splitlines()[0].rsplit(" -> ", 1)[0]
+        assert re.findall(r"(?<!\*)\b(\w+): ", signature) == expected, name
+    assert _emulated.most_batched == device.MOST_BATCHED
+    assert (_emulated.most_shorter, _emulated.most_longer) == (MOST_SHORTER, MOST_LONGER)
 
 
 @emulated_only

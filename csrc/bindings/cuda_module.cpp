@@ -94,7 +94,7 @@ void bind_emulator(py::module_& m) {
 PYBIND11_MODULE(LMCFAST_MODULE, m) {
   m.doc() = "The CUDA kernels of lmcfast. Call lmcfast's public functions instead.";
   m.def("device_report", lmcfast::device_report, "What this build needs and what the machine has; never fails.");
-  m.def("use_device", lmcfast::use_device, "Sends this thread's later calls to a device.");
+  m.def("use_device", lmcfast::use_device, "Sends this thread's later calls to a device.", py::arg("device"));
   lmcfast::bind_cuda_assignment(m);
   lmcfast::bind_cuda_similarity(m);
 #ifdef LMCFAST_EMULATED

@@ -68,8 +68,8 @@ def weight_matching(
         only: names of groups (wildcards) that may move; default all.
         tensor_weights: {tensor name or wildcard: weight >= 0} scales a tensor's share of the objective; where several
             match, the last counts. 0 leaves the tensor out.
-        deterministic: on a GPU, use deterministic algorithms for products and assignments (slow); the CPU always
-            repeats.
+        deterministic: on a GPU, use deterministic algorithms for products (torch then asks for the environment variable
+            CUBLAS_WORKSPACE_CONFIG) and assignments (slow); the CPU always repeats.
         callback: called with each :class:`~lmcfast.matching.Step` as it is made.
 
     Returns:
