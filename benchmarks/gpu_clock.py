@@ -85,7 +85,7 @@ class Site:
             enqueue()
             self.wait()
         found = [event for event in profiled.events() if re.search(names, event.name)]
-        return sum(event.device_time for event in found) if found else None
+        return sum(event.time_range.elapsed_us() for event in found) if found else None
 
 
 def cpu_seconds(run: Callable[[], object], repeats: int) -> float:
