@@ -17,6 +17,7 @@
 
 namespace lmcfast::emulation {
 
+constexpr unsigned max_fibers = race_detection ? 8000 : ~0u;  // what ThreadSanitizer's tables hold
 constexpr std::size_t guard_bytes = 4096;
 constexpr std::size_t stack_bytes = (race_detection || bounds_detection ? 256 : 64) << 10;
 
@@ -112,6 +113,7 @@ inline void prepare(Fiber& fiber, void (*entry)()) {
 
 // `number` spreads the stacks over the cache: at equal distances all of them would use the same few sets.
 inline bool create(Fiber& fiber, unsigned number) {
+  if (number >= max_fibers) return false;
   constexpr int protection = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   void* memory = mmap(nullptr, stack_bytes, protection, flags, -1, 0);
   if (memory == MAP_FAILED) return false;

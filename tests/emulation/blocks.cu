@@ -120,13 +120,13 @@ TEST(cooperative_grid) {
 
 #if LMCFAST_CLUSTERS
 __global__ void ring(unsigned* out, unsigned cluster) {
-  LMCFAST_SHARED(unsigned, unused, [5]);
+  LMCFAST_SHARED(unsigned, ahead, [5]);
   LMCFAST_SHARED(unsigned, mine, [1]);
-  unused[threadIdx.x % 5] = 0;
+  if (threadIdx.x < 5) ahead[threadIdx.x] = 1;
   if (threadIdx.x == 0) mine[0] = blockIdx.x * 10;
   cluster_sync();
   const unsigned rank = blockIdx.x % cluster;
-  if (threadIdx.x == 0) out[blockIdx.x] = *map_shared_rank(&mine[0], (rank + 1) % cluster);
+  if (threadIdx.x == 0) out[blockIdx.x] = *map_shared_rank(&mine[0], (rank + 1) % cluster) * ahead[4];
   cluster_sync();
 }
 

@@ -4,8 +4,6 @@
 
 using namespace lmcfast::cuda;
 
-namespace {
-
 __global__ void divergent_barrier() {
   if (threadIdx.x < 32) __syncthreads();  // here
   else __syncthreads();
@@ -101,6 +99,8 @@ __global__ void ended_block(unsigned* out) {
 
 #if !defined(__CUDACC__)
 
+namespace {
+
 Launch cooperative(unsigned grid) {
   Launch l{grid, 32};
   l.cooperative = true;
@@ -142,11 +142,8 @@ const Fault faults[] = {
      }},
 };
 
-#endif
-
 }  // namespace
 
-#if !defined(__CUDACC__)
 int main(int count, char** arguments) {
   lmcfast::emulation::Options options;
   options.work_limit = 100'000;

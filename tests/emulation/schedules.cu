@@ -192,9 +192,16 @@ TEST(limits_of_a_launch) {
   CHECK_EQUAL(int(launch(shape(1, 1, (227 << 10) + 1), nothing)), int(cudaErrorInvalidValue));
   CHECK_EQUAL(int(launch(shape(9, 32, 0, 2), nothing)), int(cudaErrorInvalidClusterSize));
   CHECK_EQUAL(int(launch(shape(34, 32, 0, 17), nothing)), int(cudaErrorInvalidClusterSize));
-  CHECK_EQUAL(int(launch(shape(8, 1024, 0, 1, true), nothing)), int(cudaSuccess));  // 4 multiprocessors of 2048 threads
-  CHECK_EQUAL(int(launch(shape(9, 1024, 0, 1, true), nothing)), int(cudaErrorCooperativeLaunchTooLarge));
-  CHECK_EQUAL(int(launch(shape(8, 32, 114 << 10, 1, true), nothing)), int(cudaErrorCooperativeLaunchTooLarge));
+}
+
+TEST(limits_of_a_cooperative_grid) {  // one multiprocessor of 2048 threads and 227 KB
+  emulation::Options options;
+  options.multiprocessors = 1;
+  emulation::configure(options);
+  CHECK_EQUAL(int(launch(shape(2, 1024, 0, 1, true), nothing)), int(cudaSuccess));
+  CHECK_EQUAL(int(launch(shape(3, 1024, 0, 1, true), nothing)), int(cudaErrorCooperativeLaunchTooLarge));
+  CHECK_EQUAL(int(launch(shape(1, 32, 114 << 10, 1, true), nothing)), int(cudaSuccess));
+  CHECK_EQUAL(int(launch(shape(2, 32, 114 << 10, 1, true), nothing)), int(cudaErrorCooperativeLaunchTooLarge));
 }
 
 TEST(other_devices) {  // the limits are the option's, also after launches with others

@@ -26,6 +26,6 @@ def build(program: Path, names: Sequence[str], *flags: str) -> Path:
     return program
 
 
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs to the end, whatever comes of it."""
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+def run(*command: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs to the end, whatever comes of it; `timeout` in seconds."""
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=timeout, check=False)
