@@ -105,7 +105,7 @@ def test_work_is_bounded():
         "planted": (1.1, 0, 0, 0),
         "uniform": (30, 0.2, 800, 7),
         "integers_10": (1.5, 0, 60, 0),
-        "dead_units": (20, 2, 700, 7),
+        "dead_units": (6, 0.2, 2100, 0),
         "rank_1": (220, 10, 1000, 12),
         "duplicate_rows": (190, 4, 500, 9),
         "heavy_tails": (180, 8, 1700, 9),

@@ -167,7 +167,7 @@ __device__ inline void plan(const State<T>& s) {
   for (int i = int(threadIdx.x); i < s.rows; i += int(blockDim.x)) small += s.unit[i] < 0.01 * sigma;
   small = block_sum(small);
   if (threadIdx.x == 0) {
-    s.control->uneven = small > 0.5 * s.rows;
+    s.control->uneven = small > s.rows / 16.;
     set_scales(s, sigma, largest, exponent);
   }
   __syncthreads();

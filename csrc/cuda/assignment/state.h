@@ -49,7 +49,7 @@ struct Control {
   unsigned phase, finished;  // finished: no further phase
   unsigned keep_owners;      // the next phase goes on with the assignment of the last
   unsigned falling;          // the tolerance has begun to fall
-  unsigned uneven;           // most rows are of a much smaller scale than the mean: no auction
+  unsigned uneven;           // many rows are of a much smaller scale than the mean: no auction
   unsigned lowered;          // columns in `order` whose prices were lowered
   unsigned settled;          // the float64 state is ahead of the words: only shortest paths may follow
   unsigned infeasible_row;   // + 1
