@@ -55,11 +55,10 @@ Shape choose_shape(const AssignmentProblem& p, const AssignmentOptions& o, const
   return s;
 }
 
-// Threads of a block of a batch: about a warp for four rows.
+// Threads of a block of a batch, about a warp for 16 rows; fewer where the storage allows no more.
 unsigned batch_threads(const AssignmentOptions& o, int64_t longest) {
-  if (o.threads > 0) return unsigned(std::min(o.threads, kBatchThreads));
-  const int64_t warps = std::clamp<int64_t>(longest / 16, 2, kBatchThreads / 32);
-  return unsigned(32 * warps);
+  if (o.threads > 0) return unsigned(o.threads);
+  return unsigned(32 * std::clamp<int64_t>(longest / 16, 2, 12));
 }
 
 BatchArguments batch_arguments(const AssignmentProblem& base, const AssignmentOptions& o, int64_t longest,

@@ -6,7 +6,9 @@
 
 namespace lmcfast::cuda {
 
-constexpr int kBatchThreads = 384;  // two such blocks leave 80 registers for a thread: enough not to spill
+// Most threads of a block. Two such blocks leave enough registers for a thread not to spill: 80, and 128 for float64.
+template <class T>
+constexpr int kBatchThreads = sizeof(Exact<T>) == 8 ? 256 : 384;
 
 struct BatchArguments {
   AssignmentProblem base;
@@ -148,7 +150,7 @@ __device__ inline void solve_in_block(const State<T>& s, u64* least, u64 step_li
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBatchThreads, 2) batch_kernel(BatchArguments a) {
+__global__ void __launch_bounds__(kBatchThreads<T>, 2) batch_kernel(BatchArguments a) {
   LMCFAST_DYNAMIC_SHARED(shared);
   LMCFAST_SHARED(State<T>, state, [1]);  // in registers it would leave too few for the rest
   if (threadIdx.x == 0) state[0] = batch_state<T>(a, shared);

@@ -1,6 +1,7 @@
 // What assignment.cu asks of each storage of scores; instantiated in a file of its own for each.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <type_traits>
 #include <vector>
@@ -69,7 +70,7 @@ template <class T>
 Enqueued enqueue_blocks(const BatchArguments& a, int64_t count, int64_t longest, unsigned threads, Stream stream) {
   Launch launch_at;
   launch_at.grid = dim3(unsigned(count));
-  launch_at.block = dim3(threads);
+  launch_at.block = dim3(std::min(threads, unsigned(kBatchThreads<T>)));
   launch_at.shared = batch_shared_bytes(longest);
   launch_at.stream = static_cast<cudaStream_t>(stream);
   return {int(launch(launch_at, batch_kernel<T>, a)), 1};
