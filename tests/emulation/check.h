@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "../../csrc/cuda/device.h"
@@ -33,7 +34,11 @@ struct Array {
   T* data = nullptr;
   int size;
   explicit Array(int size, T value = T()) : size(size) {
-    if (cudaMallocManaged(&data, sizeof(T) * size_t(size)) != cudaSuccess) std::abort();
+    const cudaError_t error = cudaMallocManaged(&data, sizeof(T) * size_t(size));
+    if (error != cudaSuccess) {
+      std::printf("no memory for host and device: %s\n", cudaGetErrorString(error));
+      std::exit(EXIT_FAILURE);
+    }
     for (int i = 0; i < size; ++i) data[i] = value;
   }
   Array(const Array&) = delete;
