@@ -6,9 +6,9 @@
 
 namespace lmcfast::cuda {
 
-// Most threads of a block. Two such blocks leave enough registers for a thread not to spill: 80, and 128 for float64.
+// Most threads of a block. Two such blocks leave enough registers for a thread not to spill: 96, and 128 for float64.
 template <class T>
-constexpr int kBatchThreads = sizeof(Exact<T>) == 8 ? 256 : 384;
+constexpr int kBatchThreads = sizeof(Exact<T>) == 8 ? 256 : 320;
 
 struct BatchArguments {
   AssignmentProblem base;
