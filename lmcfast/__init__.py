@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from .params import invert_permutations as invert_permutations
     from .spec import Group as Group
     from .spec import PermutationSpec as PermutationSpec
-    from .spec import similarity as similarity
     from .spec import spec_from_params as spec_from_params
     from .spec import verify_spec as verify_spec
+    from .spec.similarity import similarity as similarity
 
 # Public name -> the module that defines it. Submodules that are public as such map to themselves.
 _HOME = {

@@ -88,6 +88,25 @@ py::object stats_of(const AssignmentCounts& c, int64_t batch, int64_t size) {
                   PyBool_FromLong(batch > 0 && c.warm == batch));
 }
 
+// is_ready(scores): whether scores are what `solve` takes: a numpy array itself, no subclass, of the shape, type and
+// layout below.
+PyObject* is_ready(PyObject*, PyObject* scores) {
+  const auto& api = py::detail::npy_api::get();
+  if (Py_TYPE(scores) != reinterpret_cast<PyTypeObject*>(api.PyArray_Type_)) Py_RETURN_FALSE;
+  const py::detail::PyArray_Proxy* const a = py::detail::array_proxy(scores);
+  const auto* const type = py::detail::array_descriptor1_proxy(a->descr);
+  const bool native = type->byteorder == '=' || type->byteorder == '|';
+  if (!native || (type->type_num != py::dtype::num_of<float>() && type->type_num != py::dtype::num_of<double>()))
+    Py_RETURN_FALSE;
+  if (!(a->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) || (a->nd != 2 && a->nd != 3)) Py_RETURN_FALSE;
+  const Py_intptr_t item = type->type_num == py::dtype::num_of<float>() ? sizeof(float) : sizeof(double);
+  for (int k = 0; k < a->nd; ++k) {
+    const bool too_long = k >= a->nd - 2 && a->dimensions[k] >= Py_intptr_t(1) << 31;
+    if (a->strides[k] % item != 0 || too_long) Py_RETURN_FALSE;
+  }
+  Py_RETURN_TRUE;
+}
+
 // solve_assignment(scores, start_prices, maximize, certify, threads)
 // scores: (rows, columns) or (batch, rows, columns) float32 or float64, aligned, strides that are multiples of the item
 // size. start_prices: (columns) or (batch, columns) float64, contiguous, or None. The caller in Python has checked all
@@ -167,11 +186,14 @@ PyMethodDef solve_method = {"solve_assignment",
                             reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(solve_entry)), METH_FASTCALL,
                             "Solves one problem or a batch; see csrc/bindings/assignment.cpp."};
 
+PyMethodDef ready_method = {"is_ready", is_ready, METH_O, "Whether solve_assignment takes scores as they are."};
+
 }  // namespace
 
 void bind_assignment(py::module_& m) {
   m.add_object("solve_assignment",
                py::reinterpret_steal<py::object>(PyCFunction_NewEx(&solve_method, nullptr, nullptr)));
+  m.add_object("is_ready", py::reinterpret_steal<py::object>(PyCFunction_NewEx(&ready_method, nullptr, nullptr)));
 }
 
 }  // namespace lmcfast

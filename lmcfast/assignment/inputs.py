@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidScoresError, ScoresShapeError, UnavailableError
 
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)  # of native byte order, one object each
-_LARGEST_EXACT = 2**53  # integers up to here are float64 numbers
+LARGEST_EXACT = 2**53  # integers up to here are float64 numbers
 
 
 def is_tensor(x: object) -> bool:
@@ -34,7 +33,7 @@ def as_array(x: Any, argument: str) -> NDArray[Any]:
         raise TypeError(f"{argument}: expected a dense tensor, got layout {x.layout}; call .to_dense() first")
     if x.device.type != "cpu":
         raise UnavailableError(
-            f"{argument}: this build solves on the CPU only and got a tensor on {x.device}; pass {argument}.cpu()"
+            f"{argument}: expected a CPU tensor, or scores on a CUDA device, got {x.device}; pass {argument}.cpu()"
         )
     x = x.detach().resolve_conj().resolve_neg()
     if x.dtype == torch.bfloat16 or (x.dtype.is_floating_point and x.dtype.itemsize == 1):  # numpy has none of these
@@ -48,15 +47,11 @@ def as_scores(scores: Any) -> NDArray[Any]:
     Rule for other types: float16, bfloat16, bool and integers of up to 16 bits become float32, which holds them
     exactly; larger integers become float64 and must be exact in it; longer floats are rounded to float64.
     """
-    a = scores if type(scores) is np.ndarray else as_array(scores, "scores")
+    a = as_array(scores, "scores")
     if a.ndim not in (2, 3):
         raise ScoresShapeError(f"scores: expected 2 dimensions (n, m) or 3 (batch, n, m), got shape {tuple(a.shape)}")
     if a.shape[-1] >= 2**31 or a.shape[-2] >= 2**31:
         raise ScoresShapeError(f"scores: at most 2**31 - 1 rows and columns, got shape {tuple(a.shape)}")
-    if a.dtype is _FLOAT32 or a.dtype is _FLOAT64:  # so nothing is left to do in the usual case
-        flags = a.flags
-        if flags.c_contiguous and flags.aligned:
-            return a
     a = _as_float(a)
     if not a.flags.c_contiguous and any(s % a.itemsize for s in a.strides):
         a = np.ascontiguousarray(a)
@@ -74,7 +69,7 @@ def _as_float(a: NDArray[Any]) -> NDArray[Any]:
         return a.astype(np.float32)
     if a.dtype.kind in "iu":
         out = a.astype(np.float64)
-        inexact = (a > _LARGEST_EXACT) | (a < -_LARGEST_EXACT) if a.itemsize == 8 else np.zeros(0, bool)
+        inexact = (a > LARGEST_EXACT) | (a < -LARGEST_EXACT) if a.itemsize == 8 else np.zeros(0, bool)
         if inexact.any():
             place = tuple(int(k) for k in np.argwhere(inexact)[0])
             raise InvalidScoresError(

@@ -16,7 +16,7 @@ class AssignmentStats(NamedTuple):
         path_steps: rows relaxed in them.
         rescans: candidate lists that were built again.
         phases: phases of the auction.
-        fallbacks: problems that a spent budget sent from the lists to the dense method.
+        fallbacks: problems that a spent budget sent from the lists to the dense method, or from a device to the CPU.
         warm: whether every problem started from the prices given.
     """
 

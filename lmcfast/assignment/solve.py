@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from .. import _native
-from ..errors import CertificateError, InfeasibleError, InvalidScoresError
+from .failures import raise_failure
 from .inputs import as_scores, as_start_prices, is_tensor
 from .result import Assignment, AssignmentStats
 
@@ -33,19 +33,23 @@ def solve_assignment(
     number, which would leave few digits to the other scores.
 
     Args:
-        scores: (n, m) or (batch, n, m); numpy array, torch CPU tensor or nested sequence. float32 and float64 are used
-            where they are, whatever their strides (a copy is made only when neither axis is contiguous, or for n > m
-            when the columns are not). float16, bfloat16, bool and integers up to 16 bits become float32, which is
-            exact; other integers become float64 and must be exact there; longer floats are rounded to float64.
-            ``-inf`` (minimising: ``+inf``) forbids a pair.
+        scores: (n, m) or (batch, n, m); numpy array, torch tensor on the CPU or a CUDA device, or nested sequence.
+            float32 and float64 are used where they are, whatever their strides (a copy is made only when neither axis
+            is contiguous, or for n > m when the columns are not). float16, bfloat16, bool and integers up to 16 bits
+            become float32, which is exact; other integers become float64 and must be exact there; longer floats are
+            rounded to float64. ``-inf`` (minimising: ``+inf``) forbids a pair. CUDA tensors are solved on their
+            device, on the current stream, and float16 and bfloat16 are read as they are; the call waits once, for the
+            report of what happened (:func:`solve_assignment_deferred` leaves the wait to the caller). At most 131,070
+            rows or as many columns there.
         maximize: False for the smallest sum.
         prices: (m,) or (batch, m) finite start prices, as in an earlier result for similar scores (a warm start). They
             change the time, and the objective only within the certificate's allowance. Dropped (``stats.warm`` is
             False) when n != m, or when a sample of the rows says so: they spread over more than four times its
             largest score, or zero prices bound the optimum more closely.
         certify: how the result is proved: "lists" from the bounds that the solver holds, "full" from a fresh read of
-            the scores, "none" not at all (the gap is NaN).
-        ties: "any": of several optimal assignments, any (the same one for the same input, version and processor level).
+            the scores, "none" not at all (the gap is NaN). On a device the proof is always made, from a fresh read.
+        ties: "any": of several optimal assignments, any (on the CPU the same one for the same input, version and
+            processor level).
         threads: for the problems of a batch, or the passes over one large problem; default: LMCFAST_NUM_THREADS, else
             the processors that this process may use. The result does not depend on it.
 
@@ -57,6 +61,7 @@ def solve_assignment(
         InfeasibleError: the forbidden pairs leave no assignment; names a row or column that cannot be assigned.
         ScoresShapeError: scores or prices of the wrong shape.
         CertificateError: the result could not be proved (a bug, or the scores changed meanwhile).
+        UnavailableError: scores on a device that this build, or this machine, cannot use; says what is missing.
         TypeError: complex, object or sparse scores.
 
     Source: shortest augmenting paths after Jonker and Volgenant, Computing 38 (1987) 325-340.
@@ -69,51 +74,22 @@ def solve_assignment(
         raise TypeError(f"maximize: expected True or False, got {maximize!r}")
     if threads is not None and not (isinstance(threads, (int, np.integer)) and 1 <= threads <= _MOST_THREADS):
         raise ValueError(f"threads: expected an integer from 1 to {_MOST_THREADS} or None, got {threads!r}")
-    array = as_scores(scores)
-    start = as_start_prices(prices, array.shape)
+    ready = _native.is_ready(scores)  # a numpy array that needs no conversion: the usual case, kept short
+    if not ready and is_tensor(scores) and _native.on_device(scores):
+        from . import device  # imports torch
+
+        return device.solve(scores, bool(maximize), prices, certify)
+    array = scores if ready else as_scores(scores)
+    start = None if prices is None else as_start_prices(prices, array.shape)
     if threads is None:
         threads = _native.default_threads()
     solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], int(threads))
     if solved[0] != _native.OK:
-        _raise(solved[0], list(solved[1:]), array.shape, maximize)
+        raise_failure(solved[0], list(solved[1:]), array.shape, maximize)
     _, columns, assigned_prices, objective, gap, counts = solved
-    if is_tensor(scores):
+    if not ready and is_tensor(scores):
         from_numpy = sys.modules["torch"].from_numpy
         columns, assigned_prices = from_numpy(columns), from_numpy(assigned_prices)
         if array.ndim == 3:
             objective, gap = from_numpy(objective), from_numpy(gap)
     return Assignment(columns, assigned_prices, objective, gap, AssignmentStats._make(counts))
-
-
-def _raise(status: int, place_and_value: list[Any], shape: tuple[int, ...], maximize: bool) -> NoReturn:
-    problem, row, column, value = place_and_value
-    rows, columns = shape[-2:]
-    batched = len(shape) == 3
-    where = f"[{problem}]" if batched else ""
-    place: dict[str, int | None] = {
-        "problem": problem if batched else None,
-        "row": row if row >= 0 else None,
-        "column": column if column >= 0 else None,
-    }
-    if status == _native.INVALID_SCORE:
-        index = f"[{problem}, {row}, {column}]" if batched else f"[{row}, {column}]"
-        forbidden = "-inf" if maximize else "inf"
-        rule = (
-            "magnitudes above 2**1000 would overflow in the prices"
-            if abs(value) < float("inf")
-            else f"scores must be finite, or {forbidden} for a forbidden pair"
-        )
-        raise InvalidScoresError(f"scores{index} is {value}: {rule}", **place)
-    if status == _native.INFEASIBLE:
-        left = f"row {row}" if row >= 0 else f"column {column}"
-        side = "rows" if rows <= columns else "columns"
-        raise InfeasibleError(
-            f"scores{where}: forbidden pairs leave no way to assign all {side} ({rows} x {columns}); {left} is left "
-            "without a partner",
-            **place,
-        )
-    raise CertificateError(
-        f"scores{where}: the prices do not prove the result (gap {value:.3g}); if the scores did not change "
-        "during the call, this is a bug in lmcfast",
-        gap=value,
-    )

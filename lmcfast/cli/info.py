@@ -40,14 +40,17 @@ def info(as_json: common.Json = False, debug: common.Debug = False) -> None:
             from .. import _native
 
             found["extension"] = _native.build_info()
+            found["cuda"] = _native.cuda_report()
         except UnavailableError as error:
-            found["extension"], problem = None, error
+            found["extension"], found["cuda"], problem = None, None, error
         if as_json:
             common.print_json(found)
         else:
-            extension = found.pop("extension") or {}
+            extension, cuda = found.pop("extension") or {}, found.pop("cuda")
             built = {f"extension: {key}": _text(value) for key, value in extension.items()}
-            common.print_figures({key.replace("_", " "): value for key, value in {**found, **built}.items()})
+            kernels = {f"cuda kernels: {key}": value for key, value in _kernels(cuda).items()} if extension else {}
+            figures = {**found, **built, **kernels}
+            common.print_figures({key.replace("_", " "): value for key, value in figures.items()})
         if problem is not None:
             common.print_error(str(problem))
             raise typer.Exit(1)
@@ -73,6 +76,28 @@ def _cuda() -> str:
     if not torch.cuda.is_available():
         return "no device"
     return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def _kernels(report: dict[str, Any] | None) -> dict[str, str]:
+    """What there is to say of the CUDA kernels of this build on this machine."""
+    from .._native import version_text
+
+    if report is None:
+        return {"built": "no: nvcc 12.0 or later was not found, or LMCFAST_CUDA was OFF"}
+    devices = [
+        f"{device['name']} (compute capability {'.'.join(map(str, device['capability']))}, "
+        f"{device['memory'] / 2**30:.0f} GiB)"
+        for device in report["devices"]
+    ]
+    return {
+        "built": report["compiler"],
+        "architectures": report["architectures"],
+        "runtime": version_text(report["runtime"]),
+        "driver": f"CUDA {version_text(report['driver'])}" if report["driver"] else "none",
+        "driver needed": f"CUDA {version_text(report['needed_driver'])} or later",
+        "devices": ", ".join(devices) or "none",
+        "usable": "yes" if report["problem"] is None else f"no: {report['problem']}",
+    }
 
 
 def built_for_gpu(note: Path) -> bool:

@@ -180,7 +180,7 @@ class Alignment:
 
     def distance(self, objective: float) -> float:
         """Euclidean distance of A and pi(B) over the scored tensors, weights applied to the squares, in float64."""
-        return _distance(self.problem, objective, {name: placed.tensor for name, placed in self._placed.items()})
+        return distance_of(self.problem, objective, {name: placed.tensor for name, placed in self._placed.items()})
 
 
 def _bytes(tensor: torch.Tensor) -> int:
@@ -191,10 +191,10 @@ def distance_as_stored(problem: Problem) -> float:
     """Euclidean distance of A and B, as :meth:`Alignment.distance` of the identity."""
     tensors = problem.tensors
     inner = math.fsum(scored.weight * scored.figures.inner for scored in tensors.values())
-    return _distance(problem, inner, {name: scored.b for name, scored in tensors.items()})
+    return distance_of(problem, inner, {name: scored.b for name, scored in tensors.items()})
 
 
-def _distance(problem: Problem, objective: float, placed: Mapping[str, torch.Tensor]) -> float:
+def distance_of(problem: Problem, objective: float, placed: Mapping[str, torch.Tensor]) -> float:
     """|A - B| from the norms and <A, B>, or where they cancel from the differences."""
     tensors = problem.tensors.values()
     norms = math.fsum(s.weight * (s.figures.square_a + s.figures.square_b) for s in tensors)

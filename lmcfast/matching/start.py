@@ -42,7 +42,7 @@ def choose_start(
     elif start == "identity" or start == "forward":
         tried = {"init" if moves_free(problem) else "identity": at(problem.start)}
     else:
-        tried = {"identity": at(_identity(problem))}
+        tried = {"identity": at(identity(problem))}
         if moves_free(problem):
             tried["init"] = at(problem.start)
     if start == "forward" or start == "best":
@@ -73,9 +73,9 @@ def forward_start(
         shuffle.shuffle(free)
     settled = set(problem.spec.groups).difference(free)
     while free:
-        group = max(free, key=lambda name: _evidence(problem, name, settled))  # max keeps the first of equals
+        group = max(free, key=lambda name: evidence(problem, name, settled))  # max keeps the first of equals
         free.remove(group)
-        if _evidence(problem, group, settled) > 0:
+        if evidence(problem, group, settled) > 0:
             step = visit(problem, table, state, group, 0, frozenset(settled))
             if callback is not None:
                 callback(step)
@@ -84,7 +84,7 @@ def forward_start(
     return state
 
 
-def _evidence(problem: Problem, group: str, settled: set[str]) -> int:
+def evidence(problem: Problem, group: str, settled: set[str]) -> int:
     """2: the group has a matrix part all of whose other groups are settled; 1: only vectors; 0: nothing."""
     usable = [part for part in problem.parts[group] if settled.issuperset(part.dependencies)]
     return 2 if any(part.is_matrix for part in usable) else min(1, len(usable))
@@ -104,7 +104,7 @@ def random_permutations(problem: Problem, seed: int) -> Permutations:
     return {**problem.start, **{group: drawn[group] for group in problem.groups}}
 
 
-def _identity(problem: Problem) -> Permutations:
+def identity(problem: Problem) -> Permutations:
     if not problem.start_moves:
         return problem.start
     identity = problem.spec.identity()

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import _native
+from .device_sums import difference_value, inner_values, squared_distance_value
 
 CHUNK = 1 << 15  # products of one dot: small enough to stay in cache, and the rounding bound grows with it
 UNIT_ROUNDOFF = 2.0**-53
@@ -80,6 +81,8 @@ def inner_products(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[f
 
 def inner_product(a: torch.Tensor, b: torch.Tensor) -> float:
     """<a, b> of two tensors of one shape, in float64."""
+    if _native.on_device(a):
+        return inner_values([(a, b)])[0]
     return inner_products([(a, b)])[0]
 
 
@@ -89,6 +92,8 @@ def _plain(tensor: torch.Tensor) -> bool:
 
 def difference(a: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> float:
     """<a, new - old> of tensors of one shape, in float64."""
+    if _native.on_device(a):
+        return difference_value(a, new, old)
     # A piece of a float64 tensor may be the tensor's own memory, so it is never changed.
     owned = new.dtype != torch.float64
     return math.fsum(float(torch.dot(x, y.sub_(z) if owned else y - z)) for x, y, z in chunks(a, new, old))
@@ -96,6 +101,8 @@ def difference(a: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> float:
 
 def squared_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """|a - b|^2 of two tensors of one shape, in float64."""
+    if _native.on_device(a):
+        return squared_distance_value(a, b)
     gaps = (x - y for x, y in chunks(a, b))
     return math.fsum(float(torch.dot(gap, gap)) for gap in gaps)
 
@@ -111,6 +118,8 @@ class Figures:
 
 def stored_figures(a: torch.Tensor, b: torch.Tensor) -> Figures:
     """The figures of a pair of tensors of one shape."""
+    if _native.on_device(a):
+        return Figures(*inner_values([(a, a), (b, b), (a, b)]))
     if a.numel() <= CHUNK:
         x, y = a.reshape(-1).double(), b.reshape(-1).double()
         return Figures(float(torch.dot(x, x)), float(torch.dot(y, y)), float(torch.dot(x, y)))

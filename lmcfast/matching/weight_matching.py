@@ -13,6 +13,8 @@ from ..spec import PermutationSpec
 from ..terms import full_precision
 from .clock import Clock, Counts
 from .descent import Callback, State, descend
+from .device import fits_device
+from .device_descent import match_on_device
 from .objective import distance_as_stored
 from .problem import Params, Patterns, Problem, make_problem
 from .result import MatchResult
@@ -59,12 +61,15 @@ def weight_matching(
         max_sweeps: stop after so many sweeps, converged or not; 0 gives the start.
         restarts: number of descents; those after the first start elsewhere, in random orders. The best is kept.
         seed: for the restarts and the random start. The same input and seed give the same result.
-        device: where the products run, "cpu" (default) or e.g. "cuda"; assignments are solved on the CPU.
+        device: "cpu" (default) or e.g. "cuda", where everything then runs: products, assignments, gains. Groups that
+            share no tensor are visited together there. Specs with a group on two axes of one tensor, or with
+            concatenated axes, form only their products there.
         fix: names of groups (fnmatch wildcards) that stay where ``init`` puts them.
         only: names of groups (wildcards) that may move; default all.
         tensor_weights: {tensor name or wildcard: weight >= 0} scales a tensor's share of the objective; where several
             match, the last counts. 0 leaves the tensor out.
-        deterministic: on a GPU, make torch use deterministic algorithms for the products; the CPU always repeats.
+        deterministic: on a GPU, use deterministic algorithms for products (torch then asks for the environment variable
+            CUBLAS_WORKSPACE_CONFIG) and assignments (slow); the CPU always repeats.
         callback: called with each :class:`~lmcfast.matching.Step` as it is made.
 
     Returns:
@@ -88,6 +93,9 @@ def weight_matching(
     clock, counts = Clock(), Counts()
     with torch.no_grad(), full_precision(), _repeatable(deterministic):
         problem = make_problem(spec, params_a, params_b, init, fix, only, tensor_weights, device)
+        if fits_device(problem):
+            clock.lap("setup")
+            return match_on_device(problem, start, max_sweeps, restarts, seed, clock, counts, deterministic, callback)
         table = ScoreTable(problem)
         clock.lap("setup")
         found = []

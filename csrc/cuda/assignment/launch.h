@@ -1,0 +1,135 @@
+// Host: the stages of one problem as launches on the caller's stream, in a fixed number and order.
+#pragma once
+
+#include "kernels.h"
+#include "layout.h"
+
+namespace lmcfast::cuda {
+
+struct Shape {
+  unsigned blocks, threads;  // of kernels over the whole device
+  unsigned chain_blocks, chain_threads;
+  unsigned path_threads;  // of the one block of the shortest paths
+  bool shared_keys;
+};
+
+template <class T>
+State<T> make_state(const AssignmentProblem& p, const AssignmentOptions& o, void* workspace, AssignmentReport* report) {
+  State<T> s = {};
+  s.scores = static_cast<const T*>(p.scores);
+  s.sign = o.maximize ? 1 : -1;
+  orient(s, p.rows, p.columns, p.row_stride, p.column_stride);
+  s.full_list = o.full_list;
+  s.deterministic = o.deterministic;
+  s.bid_limit = o.bid_limit;
+  s.start_prices = s.rows == s.columns ? p.start_prices : nullptr;
+  s.columns_out = p.columns_out;
+  s.prices_out = p.prices_out;
+  s.profits_out = p.profits_out;
+  s.report = report;
+  Layout at(workspace);
+  lay_out(s, at, false);
+  return s;
+}
+
+// Launches in order; after an error nothing more is launched.
+template <class T>
+class Queue {
+ public:
+  // `most`: launches after which the rest is left out.
+  Queue(const State<T>& state, const Shape& shape, int most, Stream stream)
+      : state_(state), shape_(shape), most_(most), stream_(stream) {}
+
+  template <class... P, class... A>
+  void run(unsigned blocks, unsigned threads, size_t shared, void (*kernel)(P...), A... arguments) {
+    if (error_ != 0 || launches_ == most_) return;
+    Launch launch_at;
+    launch_at.grid = dim3(blocks);
+    launch_at.block = dim3(threads);
+    launch_at.shared = shared;
+    launch_at.stream = static_cast<cudaStream_t>(stream_);
+    error_ = int(launch(launch_at, kernel, arguments...));
+    launches_++;
+  }
+
+  void everywhere(void (*kernel)(State<T>)) { run(shape_.blocks, shape_.threads, 0, kernel, state_); }
+  void chains(void (*kernel)(State<T>)) { run(shape_.chain_blocks, shape_.chain_threads, 0, kernel, state_); }
+  void one_block(void (*kernel)(State<T>)) { run(1, 256, 0, kernel, state_); }
+  void one_thread(void (*kernel)(State<T>)) { run(1, 32, 0, kernel, state_); }
+
+  template <class... P, class... A>
+  void path_block(void (*kernel)(P...), A... arguments) {
+    run(1, shape_.path_threads, path_bytes(state_.columns, shape_.shared_keys), kernel, state_, arguments...);
+  }
+
+  Enqueued result() const { return {error_, launches_}; }
+
+ private:
+  const State<T>& state_;
+  const Shape& shape_;
+  int most_;
+  Stream stream_;
+  int error_ = 0, launches_ = 0;
+};
+
+template <class T>
+void enqueue_end(Queue<T>& queue) {
+  queue.everywhere(read_profits_kernel<T>);
+  queue.one_block(certify_kernel<T>);
+  queue.everywhere(publish_kernel<T>);
+}
+
+inline u64 step_limit(const AssignmentOptions& o, int columns) {
+  return o.step_limit > 0 ? u64(o.step_limit) : 200 * u64(columns) + 1000;
+}
+
+template <class T>
+Enqueued enqueue_one(const AssignmentProblem& p, const AssignmentOptions& o, const Shape& shape, void* workspace,
+                     AssignmentReport* report, Stream stream) {
+  State<T> s = make_state<T>(p, o, workspace, report);
+  if (shape.shared_keys) s.key = nullptr;
+  Queue<T> queue(s, shape, o.launches, stream);
+  queue.everywhere(clear_kernel<T>);
+  if (s.start_prices) {
+    queue.everywhere(read_start_prices_kernel<T>);
+    queue.one_block(shift_start_prices_kernel<T>);
+  }
+  if (o.deterministic) queue.everywhere(scan_in_order_kernel<T>);
+  else queue.run(unsigned(std::min<int64_t>(s.rows, int64_t(shape.blocks) * 8)), 128, 0, scan_kernel<T>, s);
+  queue.one_block(plan_kernel<T>);
+  const int slots = s.rows == s.columns ? kSlots : 1;
+  for (int k = 0; k < slots; k++) {
+    queue.everywhere(begin_phase_kernel<T>);
+    queue.chains(chains_kernel<T>);
+    if (k == 0) queue.path_block(attempt_kernel<T>);
+    queue.one_thread(advance_kernel<T>);
+  }
+  if (s.rows == s.columns) {
+    queue.everywhere(forget_columns_kernel<T>);
+    queue.everywhere(read_owners_kernel<T>);
+    queue.chains(release_loose_rows_kernel<T>);
+    queue.one_thread(begin_exact_bids_kernel<T>);
+    queue.chains(exact_bids_kernel<T>);
+    queue.everywhere(forget_columns_kernel<T>);
+    queue.everywhere(read_words_kernel<T>);
+    queue.everywhere(write_profits_kernel<T>);
+    queue.everywhere(lower_free_columns_kernel<T>);
+    queue.everywhere(rebuild_exceeded_lists_kernel<T>);
+  }
+  queue.path_block(paths_kernel<T>, step_limit(o, s.columns), true);
+  enqueue_end(queue);
+  return queue.result();
+}
+
+template <class T>
+Enqueued enqueue_more_paths(const AssignmentProblem& p, const AssignmentOptions& o, const Shape& shape, void* workspace,
+                            AssignmentReport* report, Stream stream) {
+  State<T> s = make_state<T>(p, o, workspace, report);
+  if (shape.shared_keys) s.key = nullptr;
+  Queue<T> queue(s, shape, o.launches, stream);
+  queue.path_block(paths_kernel<T>, step_limit(o, s.columns), false);
+  enqueue_end(queue);
+  return queue.result();
+}
+
+}  // namespace lmcfast::cuda

@@ -1,0 +1,138 @@
+"""A whole matching on a device: starts, sweeps over colours, restarts (``device.py`` has the visits)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .clock import Clock, Counts
+from .descent import Callback
+from .device import DeviceState, colours
+from .objective import distance_as_stored, distance_of
+from .problem import Permutations, Problem
+from .result import MatchResult
+from .start import evidence, identity, moves_free, random_permutations
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    state: DeviceState
+    starts: Mapping[str, float]
+    sweeps: int
+    converged: bool
+
+
+def match_on_device(
+    problem: Problem,
+    start: str,
+    max_sweeps: int,
+    restarts: int,
+    seed: int,
+    clock: Clock,
+    counts: Counts,
+    deterministic: bool = False,
+    callback: Callback | None = None,
+) -> MatchResult:
+    """``weight_matching`` for a problem that ``fits_device``; its arguments are checked."""
+    found = []
+    for k in range(restarts):
+        shuffle = random.Random(f"{seed}/{k}") if k else None
+        kind = start if k == 0 or start != "best" else ("forward" if k % 2 else "random")
+        begin = _Start(problem, clock, counts, deterministic, shuffle, callback)
+        state, starts = begin.choose(kind, seed + k)
+        found.append(_Attempt(state, starts, *_descend(state, max_sweeps, shuffle, callback)))
+    best = max(found, key=lambda attempt: attempt.state.objective)  # max keeps the first of equals
+    clock.lap("other")
+    state = best.state
+    value = state.whole_objective()
+    before, after = distance_as_stored(problem), distance_of(problem, value, state.placed)
+    clock.lap("objective")
+    return MatchResult(
+        spec=problem.spec,
+        permutations={group: p.cpu() for group, p in state.permutations.items()},
+        objective=value,
+        gap=max(state.gaps.values(), default=0.0),
+        converged=best.converged,
+        sweeps=best.sweeps,
+        trace=state.trace,
+        starts=best.starts,
+        attempts=tuple(attempt.state.objective for attempt in found),
+        distance_before=before,
+        distance_after=after,
+        counts=counts,
+        seconds=clock.seconds,
+    )
+
+
+def _descend(
+    state: DeviceState, max_sweeps: int, shuffle: random.Random | None, callback: Callback | None
+) -> tuple[int, bool]:
+    """Sweep over the colours, forwards and backwards in turn, until a whole sweep accepts nothing."""
+    order = colours(state.problem)
+    for sweep in range(1, max_sweeps + 1):
+        accepted = False
+        ordered = shuffle.sample(order, len(order)) if shuffle is not None else order[:: 1 if sweep % 2 else -1]
+        for colour in ordered:
+            groups = [group for group in colour if not state.is_optimal(group)]
+            state.counts.skipped += len(colour) - len(groups)
+            if not groups:
+                continue
+            for step in state.visit(groups, sweep):
+                accepted = accepted or step.changed > 0
+                if callback is not None:
+                    callback(step)
+        if not accepted:
+            return sweep, True
+    return max_sweeps, False
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a descent begins; the rules are those of ``start.py``."""
+
+    problem: Problem
+    clock: Clock
+    counts: Counts
+    deterministic: bool
+    shuffle: random.Random | None
+    callback: Callback | None
+
+    def choose(self, start: str, seed: int) -> tuple[DeviceState, dict[str, float]]:
+        """The state to descend from, and the objective of every start that was tried, the chosen one first."""
+        problem = self.problem
+        if start == "random":
+            tried = {"random": self._at(random_permutations(problem, seed))}
+        elif start == "identity" or start == "forward":
+            tried = {"init" if moves_free(problem) else "identity": self._at(problem.start)}
+        else:
+            tried = {"identity": self._at(identity(problem))}
+            if moves_free(problem):
+                tried["init"] = self._at(problem.start)
+        if start == "forward" or start == "best":
+            forward = self._forward(list(tried.values())[-1])
+            tried = {**tried, "forward": forward} if start == "best" else {"forward": forward}
+        chosen = max(tried, key=lambda name: tried[name].objective)  # max keeps the first of equals
+        names = (chosen, *(name for name in tried if name != chosen))
+        return tried[chosen], {name: tried[name].objective for name in names}
+
+    def _at(self, permutations: Permutations) -> DeviceState:
+        return DeviceState.at(self.problem, permutations, self.clock, self.counts, self.deterministic)
+
+    def _forward(self, base: DeviceState) -> DeviceState:
+        """Match every group once, level by level from the inputs on."""
+        problem = self.problem
+        state = base.copy()
+        free = [group for group in problem.spec.movable_groups if group in problem.parts]
+        if self.shuffle is not None:
+            self.shuffle.shuffle(free)
+        settled = set(problem.spec.groups).difference(free)
+        while free:
+            group = max(free, key=lambda name: evidence(problem, name, settled))  # max keeps the first of equals
+            free.remove(group)
+            if evidence(problem, group, settled) > 0:
+                for step in state.visit([group], 0, frozenset(settled)):
+                    if self.callback is not None:
+                        self.callback(step)
+            settled.add(group)
+        return state
