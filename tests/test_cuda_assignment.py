@@ -28,7 +28,7 @@ def test_every_family_is_solved(name):
         check_solve(Solve(family(name, n)).run())
 
 
-@pytest.mark.parametrize("name", ["matched", "planted_hard", "integers_10", "constant", "rank_1"])
+@pytest.mark.parametrize("name", ["weights", "planted_hard", "integers_10", "constant", "rank_1"])
 def test_every_family_is_solved_at_512(name):
     check_solve(Solve(family(name, 512), tuning={"blocks": 16, "threads": 64}).run())
 
@@ -43,7 +43,7 @@ def test_random_schedules(name):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
-@pytest.mark.parametrize("name", ["matched", "integers_10", "dead_units", "plane"])
+@pytest.mark.parametrize("name", ["weights", "integers_10", "dead_units", "plane"])
 def test_other_storage(name, dtype):
     check_solve(Solve(family(name, 140, dtype=dtype)).run())
 
@@ -62,14 +62,14 @@ def test_float64_scores_beyond_the_range_of_float32(largest):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (30, 31), (31, 30), (20, 200), (200, 20), (130, 150)])
 @pytest.mark.parametrize("maximize", [True, False])
 def test_rectangular(shape, maximize):
-    for name in ("matched", "integers_10", "uniform"):
+    for name in ("weights", "integers_10", "uniform"):
         check_solve(Solve(family(name, *shape), maximize=maximize).run())
 
 
 @pytest.mark.parametrize("layout", ["columns", "slice", "strided", "backwards"])
 @pytest.mark.parametrize("shape", [(40, 40), (20, 45), (45, 20)])
 def test_layouts(layout, shape):
-    scores = family("matched", *shape)
+    scores = family("weights", *shape)
     if layout == "backwards":
         check_solve(Solve(scores, backwards=True).run())
     else:
@@ -101,7 +101,7 @@ def test_ties_end_in_tight_pairs(name):
 def test_work_is_bounded():
     """Counts of a fixed schedule, with room for changes that are not meant to alter them."""
     bounds = {  # bids and scans for each row, path steps, phases
-        "matched": (7, 0.2, 800, 0),
+        "weights": (7, 0.2, 800, 0),
         "planted": (1.1, 0, 0, 0),
         "uniform": (30, 0.2, 800, 7),
         "integers_10": (1.5, 0, 60, 0),

@@ -65,7 +65,7 @@ def test_other_storage(dtype):
 
 def test_problems_larger_than_a_list():
     rng = np.random.default_rng(7)
-    scores = torch.stack([stored(FAMILIES[name](rng, 150, 150)) for name in ("matched", "planted", "integers_10")])
+    scores = torch.stack([stored(FAMILIES[name](rng, 150, 150)) for name in ("weights", "planted", "integers_10")])
     check_batch(scores, solve_batch(scores))
 
 

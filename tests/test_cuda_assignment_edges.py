@@ -32,7 +32,7 @@ def usual_schedule():
 
 
 def matched(n, m=None, seed=0, dtype="float32"):
-    return stored(FAMILIES["matched"](np.random.default_rng([seed, n]), n, n if m is None else m), dtype)
+    return stored(FAMILIES["weights"](np.random.default_rng([seed, n]), n, n if m is None else m), dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
@@ -61,7 +61,7 @@ def test_a_float64_score_too_large_for_prices_is_invalid():
 @pytest.mark.parametrize("maximize", [True, False])
 def test_forbidden_pairs(shape, share, maximize):
     rng = np.random.default_rng(3)
-    values = FAMILIES["matched"](rng, *shape)
+    values = FAMILIES["weights"](rng, *shape)
     s = Solve(stored(forbid(rng, values, share, -np.inf if maximize else np.inf, True)), maximize=maximize).run()
     check_solve(s)
 
@@ -150,7 +150,7 @@ def test_start_prices_that_are_not_finite_are_dropped():
 
 
 @emulated_only
-@pytest.mark.parametrize("name", ["matched", "integers_10", "duplicate_rows"])
+@pytest.mark.parametrize("name", ["weights", "integers_10", "duplicate_rows"])
 def test_deterministic_solves_repeat(name):
     scores = stored(FAMILIES[name](np.random.default_rng(5), 60, 60))
     results = []

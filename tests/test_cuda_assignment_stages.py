@@ -15,7 +15,7 @@ pytestmark = needs_kernels
 SCAN, PLAN, BIDS, ATTEMPT, FIRST_PHASE, PHASE = 2, 3, 5, 6, 9, 3
 RELEASED, EXACT_BIDS, WORDS_READ, PROFITS, LOWERED, REBUILT, PATHS = 55, 57, 59, 60, 61, 62, 63
 
-NAMES = ["matched", "uniform", "integers_10", "dead_units", "duplicate_rows", "rank_1", "line"]
+NAMES = ["weights", "uniform", "integers_10", "dead_units", "duplicate_rows", "rank_1", "line"]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_scan(name, dtype):
 
 def test_scan_of_forbidden_pairs():
     rng = np.random.default_rng(3)
-    values = forbid(rng, FAMILIES["matched"](rng, 140, 140), 0.95, np.inf, True)
+    values = forbid(rng, FAMILIES["weights"](rng, 140, 140), 0.95, np.inf, True)
     exact, a = stopped(stored(values), PLAN, maximize=False)
     twin.check_lists(exact, np.zeros(140), a, fewest=1)
 
