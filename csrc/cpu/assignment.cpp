@@ -11,7 +11,6 @@
 
 #include "levels.h"
 #include "pool.h"
-#include "transpose.h"
 #include "workspace.h"
 
 namespace lmcfast {
@@ -36,6 +35,21 @@ void add(AssignmentCounts& sum, const AssignmentCounts& c) {
   sum.lists += c.lists;
   sum.fallbacks += c.fallbacks;
   sum.warm += c.warm;
+}
+
+void copy_transposed(const float* from, int64_t rows, int64_t columns, int64_t column_stride, float* to) {
+  level().transpose_float(from, rows, columns, column_stride, to);
+}
+void copy_transposed(const double* from, int64_t rows, int64_t columns, int64_t column_stride, double* to) {
+  level().transpose_double(from, rows, columns, column_stride, to);
+}
+
+// Contiguous rows at `to` from any strides.
+template <class T>
+void make_contiguous(const T* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, T* to) {
+  if (row_stride == 1) return copy_transposed(from, rows, columns, column_stride, to);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j) to[i * columns + j] = from[i * row_stride + j * column_stride];
 }
 
 // How one problem is presented to the solver.

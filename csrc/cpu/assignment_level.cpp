@@ -5,6 +5,7 @@
 #include "list_solver.h"
 #include "small.h"
 #include "state.h"
+#include "transpose.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
 
@@ -159,6 +160,7 @@ bool supported() {
 }  // namespace
 
 extern const Level kLevel;
-const Level kLevel = {LMCFAST_STRING(LMCFAST_LEVEL), supported, solve<float>, solve<double>};
+const Level kLevel = {LMCFAST_STRING(LMCFAST_LEVEL), supported, solve<float>, solve<double>, copy_transposed<float>,
+                      copy_transposed<double>};
 
 }  // namespace lmcfast::LMCFAST_LEVEL

@@ -46,6 +46,9 @@ struct Level {
   bool (*supported)();
   Status (*solve_float)(const OrientedProblem<float>&, const SolveOptions&, OrientedResult&);
   Status (*solve_double)(const OrientedProblem<double>&, const SolveOptions&, OrientedResult&);
+  // (from, rows, columns, column stride, to): transpose.h
+  void (*transpose_float)(const float*, int64_t, int64_t, int64_t, float*);
+  void (*transpose_double)(const double*, int64_t, int64_t, int64_t, double*);
 };
 
 }  // namespace lmcfast

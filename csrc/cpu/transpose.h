@@ -1,77 +1,81 @@
-// A matrix with any strides -> contiguous rows.
+// A matrix whose columns lie side by side -> contiguous rows.
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
+#include "vector.h"
 
-namespace lmcfast {
+namespace lmcfast::LMCFAST_LEVEL {
 
-namespace transpose_detail {
+LMCFAST_INLINE Floats load_lanes(const float* p) { return load_floats(p); }
+LMCFAST_INLINE Doubles load_lanes(const double* p) { return load(p); }
+LMCFAST_INLINE void store_lanes(float* p, Floats v) { *reinterpret_cast<UnalignedFloats*>(p) = v; }
+LMCFAST_INLINE void store_lanes(double* p, Doubles v) { store(p, v); }
 
-typedef float Four __attribute__((vector_size(16)));
-typedef float UnalignedFour __attribute__((vector_size(16), aligned(4), may_alias));
-
-inline Four load(const float* p) { return *reinterpret_cast<const UnalignedFour*>(p); }
-inline void store(float* p, Four v) { *reinterpret_cast<UnalignedFour*>(p) = v; }
-
+// Lanes of a followed by those of b, picked by number.
+template <int... k>
+LMCFAST_INLINE Floats pick(Floats a, Floats b, std::integer_sequence<int, k...>) {
 #if defined(__clang__)
-#define LMCFAST_PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+  return __builtin_shufflevector(a, b, k...);
 #else
-typedef int32_t Order __attribute__((vector_size(16)));
-#define LMCFAST_PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, Order{i, j, k, l})
+  typedef int32_t Order __attribute__((vector_size(kVectorBytes)));
+  return __builtin_shuffle(a, b, Order{k...});
 #endif
-
-// 4 x 4 floats; strides between the columns of `from` and between the rows of `to`.
-inline void transpose_4x4(const float* from, int64_t column_stride, float* to, int64_t row_stride) {
-  const Four a = load(from), b = load(from + column_stride);
-  const Four c = load(from + 2 * column_stride), d = load(from + 3 * column_stride);
-  const Four low_ab = LMCFAST_PICK(a, b, 0, 4, 1, 5), high_ab = LMCFAST_PICK(a, b, 2, 6, 3, 7);
-  const Four low_cd = LMCFAST_PICK(c, d, 0, 4, 1, 5), high_cd = LMCFAST_PICK(c, d, 2, 6, 3, 7);
-  store(to, LMCFAST_PICK(low_ab, low_cd, 0, 1, 4, 5));
-  store(to + row_stride, LMCFAST_PICK(low_ab, low_cd, 2, 3, 6, 7));
-  store(to + 2 * row_stride, LMCFAST_PICK(high_ab, high_cd, 0, 1, 4, 5));
-  store(to + 3 * row_stride, LMCFAST_PICK(high_ab, high_cd, 2, 3, 6, 7));
+}
+template <int... k>
+LMCFAST_INLINE Doubles pick(Doubles a, Doubles b, std::integer_sequence<int, k...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, k...);
+#else
+  return __builtin_shuffle(a, b, Indices{k...});
+#endif
 }
 
-#undef LMCFAST_PICK
+// Rows a and b are `kDistance` apart: exchanges the blocks of so many lanes that lie off the diagonal.
+template <int kDistance, class V, int... k>
+LMCFAST_INLINE void exchange_blocks(V& a, V& b, std::integer_sequence<int, k...>) {
+  constexpr int kCount = int(sizeof...(k));
+  const V upper = pick(a, b, std::integer_sequence<int, (k & kDistance ? kCount + k - kDistance : k)...>{});
+  b = pick(a, b, std::integer_sequence<int, (k & kDistance ? kCount + k : k + kDistance)...>{});
+  a = upper;
+}
+template <int kDistance, class V, int... pair>
+LMCFAST_INLINE void exchange_all(V* rows, std::integer_sequence<int, pair...>) {
+  constexpr std::make_integer_sequence<int, 2 * int(sizeof...(pair))> lanes{};
+  // Pairs are numbered without the bit `kDistance`, which tells their two rows apart.
+  (exchange_blocks<kDistance>(rows[pair / kDistance * 2 * kDistance + pair % kDistance],
+                              rows[pair / kDistance * 2 * kDistance + pair % kDistance + kDistance], lanes),
+   ...);
+}
 
-// A tile side: a cache line of float32.
-constexpr int64_t kTile = 16;
+// As many vectors as each has lanes: transposed by exchanging ever smaller blocks off the diagonal.
+template <int kDistance, class V>
+LMCFAST_INLINE void transpose_square(V* rows) {
+  exchange_all<kDistance>(rows, std::make_integer_sequence<int, int(sizeof(V) / sizeof(rows[0][0])) / 2>{});
+  if constexpr (kDistance > 1) transpose_square<kDistance / 2>(rows);
+}
 
-// Entries [0, rows) x [0, columns) of a tile, one by one.
+// Writes the (rows, columns) matrix with element (i, j) at from[i + j * column_stride] to contiguous rows at `to`. By
+// blocks, of which both sides' cache lines and pages stay near, in squares of one cache line or less a side.
 template <class T>
-inline void copy_tile(const T* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, T* to,
-                      int64_t to_stride) {
-  for (int64_t j = 0; j < columns; ++j)
-    for (int64_t i = 0; i < rows; ++i) to[i * to_stride + j] = from[i * row_stride + j * column_stride];
+void copy_transposed(const T* from, int64_t rows, int64_t columns, int64_t column_stride, T* to) {
+  constexpr int64_t kBlock = 128, kSide = kVectorBytes / int64_t(sizeof(T));
+  const auto copy_one_by_one = [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+    for (int64_t i = i0; i < i1; ++i)
+      for (int64_t j = j0; j < j1; ++j) to[i * columns + j] = from[i + j * column_stride];
+  };
+  for (int64_t i0 = 0; i0 < rows; i0 += kBlock)
+    for (int64_t j0 = 0; j0 < columns; j0 += kBlock) {
+      const int64_t i1 = i0 + kBlock < rows ? i0 + kBlock : rows, j1 = j0 + kBlock < columns ? j0 + kBlock : columns;
+      const int64_t whole_i = i1 - (i1 - i0) % kSide, whole_j = j1 - (j1 - j0) % kSide;
+      for (int64_t i = i0; i < whole_i; i += kSide)
+        for (int64_t j = j0; j < whole_j; j += kSide) {
+          decltype(load_lanes(from)) square[kSide];
+          for (int64_t k = 0; k < kSide; ++k) square[k] = load_lanes(from + i + (j + k) * column_stride);
+          transpose_square<int(kSide) / 2>(square);
+          for (int64_t k = 0; k < kSide; ++k) store_lanes(to + (i + k) * columns + j, square[k]);
+        }
+      copy_one_by_one(whole_i, i1, j0, j1);
+      copy_one_by_one(i0, whole_i, whole_j, j1);
+    }
 }
 
-inline void copy_tile(const float* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride,
-                      float* to, int64_t to_stride) {
-  if (row_stride != 1 || rows < kTile || columns < kTile)
-    return copy_tile<float>(from, rows, columns, row_stride, column_stride, to, to_stride);
-  // By way of a small block, so that a line of either side is touched once: where strides are powers of two, the lines
-  // of a tile compete for the same few places of the first-level cache.
-  alignas(64) float block[kTile * kTile];
-  for (int64_t j = 0; j < kTile; j += 4)
-    for (int64_t i = 0; i < kTile; i += 4)
-      transpose_4x4(from + i + j * column_stride, column_stride, block + i * kTile + j, kTile);
-  for (int64_t i = 0; i < kTile; ++i)
-    for (int64_t j = 0; j < kTile; j += 4) store(to + i * to_stride + j, load(block + i * kTile + j));
-}
-
-}  // namespace transpose_detail
-
-// Writes the (rows, columns) matrix at `from` to contiguous rows at `to`. Tile by tile, so that cache lines of both
-// sides are used whole while they are near.
-template <class T>
-void make_contiguous(const T* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, T* to) {
-  using transpose_detail::kTile;
-  for (int64_t i = 0; i < rows; i += kTile)
-    for (int64_t j = 0; j < columns; j += kTile)
-      transpose_detail::copy_tile(from + i * row_stride + j * column_stride, std::min(kTile, rows - i),
-                                  std::min(kTile, columns - j), row_stride, column_stride, to + i * columns + j,
-                                  columns);
-}
-
-}  // namespace lmcfast
+}  // namespace lmcfast::LMCFAST_LEVEL
