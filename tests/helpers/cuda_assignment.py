@@ -119,9 +119,9 @@ class Solve:
 def stored(values: np.ndarray, dtype: str = "float32") -> torch.Tensor:
     """Values as a tensor on the device, in this storage; scaled by a power of two where it could not hold them."""
     type = DTYPES[dtype]
-    most, limit = np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(), torch.finfo(type).max
+    most, limit = float(np.abs(np.where(np.isfinite(values), values, 0)).max(initial=0)), torch.finfo(type).max
     if most > limit:
-        values = values * 2.0 ** np.floor(np.log2(limit / most))
+        values = values * 2.0 ** math.floor(math.log2(limit / most))
     return to_device(torch.from_numpy(np.ascontiguousarray(values, np.float64)).to(type))
 
 
