@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from .._native import on_device
+from .._native import add_small_products, on_device
 from .device import add_on_device
 from .plan import plan_chunks
 from .precision import full_precision
 from .term import PRECISIONS, Precision, ScoreSum, Term, working_dtype
+
+MOST_SMALL = 64  # units of a group whose products the library's own kernel forms, ...
+SMALL_STEP = 16  # ... and a multiple of this: kMostSmall and kSmallStep of csrc/include/lmcfast/units.h
 
 
 def accumulate(
@@ -37,6 +40,15 @@ def add_products(
     if out is None:
         out = torch.empty((n, n), dtype=working_dtype(terms, precision), device=terms[0].a.device)
         keep = 0
+    if (
+        n <= MOST_SMALL
+        and n % SMALL_STEP == 0
+        and out.is_contiguous()
+        and _is_float(out)
+        and all(map(_is_small, terms))
+    ):
+        add_small_products(out.numpy(), [(term.a.numpy(), term.b.numpy(), term.weight) for term in terms], keep == 1)
+        return out
     for term in terms:
         a, b = (term.a, term.b) if term.is_plain else term.matrices()
         if not a.dtype == b.dtype == out.dtype:
@@ -44,6 +56,15 @@ def add_products(
         out.addmm_(a, b.T, beta=keep, alpha=term.weight)
         keep = 1
     return out
+
+
+def _is_float(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.is_cpu and not tensor.requires_grad and not tensor.is_neg()
+
+
+def _is_small(term: Term) -> bool:
+    """Whether the kernel for small groups (csrc/cpu/small_products.h) takes a term of so few units."""
+    return term.is_plain and all(_is_float(x) and 1 in x.stride() for x in (term.a, term.b))
 
 
 def accumulate_all(sums: Sequence[ScoreSum]) -> list[torch.Tensor]:
