@@ -10,7 +10,7 @@ from .._native import add_small_products, on_device
 from .device import add_on_device
 from .plan import plan_chunks
 from .precision import full_precision
-from .term import PRECISIONS, Precision, ScoreSum, Term, working_dtype
+from .term import PRECISIONS, Arrays, Precision, ScoreSum, Term, working_dtype
 
 MOST_SMALL = 64  # units of a group whose products the library's own kernel forms, ...
 SMALL_STEP = 16  # ... and a multiple of this: kMostSmall and kSmallStep of csrc/include/lmcfast/units.h
@@ -40,14 +40,9 @@ def add_products(
     if out is None:
         out = torch.empty((n, n), dtype=working_dtype(terms, precision), device=terms[0].a.device)
         keep = 0
-    if (
-        n <= MOST_SMALL
-        and n % SMALL_STEP == 0
-        and out.is_contiguous()
-        and _is_float(out)
-        and all(map(_is_small, terms))
-    ):
-        add_small_products(out.numpy(), [(term.a.numpy(), term.b.numpy(), term.weight) for term in terms], keep == 1)
+    arrays = _small_arrays(terms, n, out)
+    if arrays is not None:
+        add_small_products(out.numpy(), arrays, bool(keep))
         return out
     for term in terms:
         a, b = (term.a, term.b) if term.is_plain else term.matrices()
@@ -58,13 +53,19 @@ def add_products(
     return out
 
 
-def _is_float(tensor: torch.Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.is_cpu and not tensor.requires_grad and not tensor.is_neg()
-
-
-def _is_small(term: Term) -> bool:
-    """Whether the kernel for small groups (csrc/cpu/small_products.h) takes a term of so few units."""
-    return term.is_plain and all(_is_float(x) and 1 in x.stride() for x in (term.a, term.b))
+def _small_arrays(terms: Sequence[Term], n: int, out: torch.Tensor) -> list[Arrays] | None:
+    """The operands as the kernel for small groups (csrc/cpu/small_products.h) takes them; None where it does not."""
+    if n > MOST_SMALL or n % SMALL_STEP or out.dtype != torch.float32 or not out.is_contiguous() or out.requires_grad:
+        return None
+    if not out.is_cpu or out.is_neg():
+        return None
+    found = []
+    for term in terms:
+        arrays = term.arrays
+        if arrays is None:
+            return None
+        found.append(arrays)
+    return found
 
 
 def accumulate_all(sums: Sequence[ScoreSum]) -> list[torch.Tensor]:
