@@ -48,6 +48,7 @@ move_units = _core.move_units
 unit_differences = _core.unit_differences
 hold_pairs = _core.hold_pairs
 inner_products = _core.inner_products
+add_small_products = _core.add_small_products
 prefer_large_pages = _core.prefer_large_pages
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from helpers.matching import plain_objective, random_like
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lmcfast
-from lmcfast import PermutationSpec
+from lmcfast import PermutationSpec, _native
 from lmcfast.spec.places import group_places, unfold, unfold_permuted
 from lmcfast.terms import Term, accumulate, accumulate_ref
 
@@ -55,6 +56,31 @@ def test_accumulate_adds_to_what_is_there() -> None:
     assert accumulate([Term(a, b)], 6, out=out) is out
     torch.testing.assert_close(out, 1 + a @ b.T)
     assert torch.equal(accumulate([], 3), torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("n", [16, 32, 48, 64])
+@pytest.mark.parametrize("depth", [0, 1, 5, 128, 300])
+def test_small_groups_have_a_kernel_for_either_layout(n: int, depth: int) -> None:
+    a, b = operands(n, depth, torch.float32, n + depth)
+    by_depth_a, by_depth_b = a.T.contiguous().T, b.T.contiguous().T
+    terms = [Term(a, b), Term(by_depth_a, b, 0.5), Term(a, by_depth_b, -2.0), Term(by_depth_a, by_depth_b, 1.5)]
+    assert all((term.arrays is not None) == (depth > 0) for term in terms)
+    expected = accumulate_ref(terms, n)
+    within = 1e-6 * (1.0 + accumulate_ref([Term(a.abs(), b.abs(), 5.0)], n))
+    assert torch.all((accumulate(terms, n) - expected).abs() <= within)
+    out = torch.ones(n, n)
+    assert accumulate(terms, n, out=out) is out
+    assert torch.all((out - 1.0 - expected).abs() <= within)
+
+
+def test_the_kernel_for_small_groups_refuses_what_does_not_fit() -> None:
+    out, a = np.zeros((16, 16), np.float32), np.zeros((16, 4), np.float32)
+    for wrong in (out[:, ::2], out.astype(np.float64), np.zeros((8, 8), np.float32), np.zeros((80, 80), np.float32)):
+        with pytest.raises(ValueError, match="out"):
+            _native.add_small_products(wrong, [], True)
+    for other in (a[:, :3], a[:8], a.astype(np.float64), np.zeros((32, 8), np.float32)[::2, ::2], a[:, 0]):
+        with pytest.raises(ValueError, match="terms"):
+            _native.add_small_products(out, [(a, other, 1.0)], True)
 
 
 def test_reduced_precision_of_the_caller_does_not_reach_the_scores() -> None:

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "bindings.h"
@@ -258,6 +259,38 @@ py::list inner_products(const py::list& pairs) {
   return found;
 }
 
+// A matrix (n, depth) of float32 by its rows.
+UnitRows rows_of(const py::array& a, int64_t n, int64_t depth) {
+  constexpr int64_t kSize = int64_t(sizeof(float));
+  if (a.ndim() != 2 || a.dtype().num() != py::dtype::num_of<float>() || a.shape(0) != n || a.shape(1) != depth)
+    throw py::value_error("terms: expected float32 matrices (n, depth)");
+  const int64_t unit_stride = a.strides(0) / kSize, stride = a.strides(1) / kSize;
+  if (a.strides(0) % kSize || a.strides(1) % kSize || (unit_stride != 1 && stride != 1))
+    throw py::value_error("terms: expected units, or their numbers, side by side");
+  return {static_cast<const float*>(a.data()), unit_stride, stride};
+}
+
+// add_small_products(out, [(a, b, weight), ...], keep): out (n, n) becomes the sum of weight * a b^T, added to what it
+// is if `keep`.
+void add_small_products(py::array out, const py::list& terms, bool keep) {
+  const int64_t n = out.ndim() == 2 ? out.shape(0) : 0;
+  if (!is_dense(out) || out.dtype().num() != py::dtype::num_of<float>() || n < 1 || n > kMostSmall || n % kSmallStep ||
+      out.shape(1) != n)
+    throw py::value_error("out: expected dense float32 (n, n), n a multiple of 16 and at most 64");
+  float* const to = static_cast<float*>(out.mutable_data());
+  if (!keep) std::fill_n(to, n * n, 0.0f);
+  for (const py::handle& entry : terms) {
+    const py::tuple fields = py::reinterpret_borrow<py::tuple>(entry);
+    if (fields.size() != 3) throw py::value_error("terms: expected (a, b, weight)");
+    const py::array a = fields[0], b = fields[1];
+    const int64_t depth = a.ndim() == 2 ? a.shape(1) : 0;
+    const UnitRows rows_a = rows_of(a, n, depth), rows_b = rows_of(b, n, depth);
+    const float weight = fields[2].cast<float>();
+    const py::gil_scoped_release unlocked;
+    add_product(to, n, depth, weight, rows_a, rows_b);
+  }
+}
+
 }  // namespace
 
 void bind_units(py::module_& m) {
@@ -265,6 +298,7 @@ void bind_units(py::module_& m) {
   m.def("move_units", move_all, "See csrc/bindings/units.cpp.");
   m.def("unit_differences", differences_between, "See csrc/bindings/units.cpp.");
   m.def("hold_pairs", hold_pairs, "See csrc/bindings/units.cpp.");
+  m.def("add_small_products", add_small_products, "See csrc/bindings/units.cpp.");
   m.def("inner_products", inner_products, "See csrc/bindings/units.cpp.");
   m.def(
       "prefer_large_pages", [](py::array a) { prefer_large_pages(a.mutable_data(), size_t(a.nbytes())); },

@@ -95,6 +95,10 @@ void hold_pair(const HeldPair<T>& pair, PairSums& sums) {
   kernels<T>().hold_pair(pair, sums);
 }
 
+void add_product(float* to, int64_t n, int64_t depth, float weight, const UnitRows& a, const UnitRows& b) {
+  chosen().add_product(to, n, depth, weight, a, b);
+}
+
 #define LMCFAST_INSTANCES(T)                                                                                   \
   template double rise(const T*, const T*, const UnitShape&, const UnitMove&);                                 \
   template void move_units(T*, const T*, const UnitShape&, const UnitMove&);                                   \

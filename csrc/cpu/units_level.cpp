@@ -2,6 +2,7 @@
 // flags.
 #include "units_level.h"
 
+#include "small_products.h"
 #include "vector.h"
 #include "workspace.h"
 
@@ -262,6 +263,6 @@ constexpr UnitKernels<T> kernels() {
 }  // namespace
 
 extern const UnitLevel kUnits;
-const UnitLevel kUnits = {LMCFAST_STRING(LMCFAST_LEVEL), kernels<float>(), kernels<double>()};
+const UnitLevel kUnits = {LMCFAST_STRING(LMCFAST_LEVEL), kernels<float>(), kernels<double>(), add_product};
 
 }  // namespace lmcfast::LMCFAST_LEVEL

@@ -18,6 +18,7 @@ struct UnitLevel {
   const char* name;  // as Level::name
   UnitKernels<float> of_float;
   UnitKernels<double> of_double;
+  void (*add_product)(float*, int64_t, int64_t, float, const UnitRows&, const UnitRows&);
 };
 
 }  // namespace lmcfast

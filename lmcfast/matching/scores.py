@@ -81,9 +81,9 @@ class ScoreTable:
             if (group, index) in self._kept:
                 kept.append(self._product(group, index, part, alignment))
             elif part.dependencies:
-                fresh.append(self._aligned_term(group, index, part, alignment))
+                fresh.append(self._term(group, index, part, alignment.tensor(part.tensor.name)))
             else:
-                still.append(Term(part.rows_a, part.rows(part.tensor.b), part.tensor.weight))
+                still.append(self._term(group, index, part, part.tensor.b))
         scores = alignment.as_stored(group, self._add(group, fresh, None, alignment)) if fresh else None
         for matrix in kept:
             scores = matrix if scores is None else scores + matrix
@@ -106,14 +106,15 @@ class ScoreTable:
             return kept.matrix
         self._kept[group, index] = None  # an interrupt must not leave a matrix that its stamp does not fit
         if kept is None or not self._update(part, kept, stamp, alignment):
-            product = self._add(group, [self._aligned_term(group, index, part, alignment)], None, alignment)
+            product = self._add(
+                group, [self._term(group, index, part, alignment.tensor(part.tensor.name))], None, alignment
+            )
             kept = Kept(stamp, alignment.as_stored(group, product))
         self._kept[group, index] = kept
         return kept.matrix
 
-    def _aligned_term(self, group: str, index: int, part: Part, alignment: Alignment) -> Term:
-        """The part as a term, with B's units aligned, the group's own too."""
-        tensor = alignment.tensor(part.tensor.name)
+    def _term(self, group: str, index: int, part: Part, tensor: torch.Tensor) -> Term:
+        """The part as a term; ``tensor``: B's, with all of its units aligned, or as stored."""
         before = self._terms.get((group, index))
         if before is not None and before[0] is tensor:  # moved in place, so its views hold
             return before[1]

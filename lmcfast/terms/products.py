@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from .._native import on_device
+from .._native import add_small_products, on_device
 from .device import add_on_device
 from .plan import plan_chunks
 from .precision import full_precision
-from .term import PRECISIONS, Precision, ScoreSum, Term, working_dtype
+from .term import PRECISIONS, Arrays, Precision, ScoreSum, Term, working_dtype
+
+MOST_SMALL = 64  # units of a group whose products the library's own kernel forms, ...
+SMALL_STEP = 16  # ... and a multiple of this: kMostSmall and kSmallStep of csrc/include/lmcfast/units.h
 
 
 def accumulate(
@@ -37,6 +40,10 @@ def add_products(
     if out is None:
         out = torch.empty((n, n), dtype=working_dtype(terms, precision), device=terms[0].a.device)
         keep = 0
+    arrays = _small_arrays(terms, n, out)
+    if arrays is not None:
+        add_small_products(out.numpy(), arrays, bool(keep))
+        return out
     for term in terms:
         a, b = (term.a, term.b) if term.is_plain else term.matrices()
         if not a.dtype == b.dtype == out.dtype:
@@ -44,6 +51,21 @@ def add_products(
         out.addmm_(a, b.T, beta=keep, alpha=term.weight)
         keep = 1
     return out
+
+
+def _small_arrays(terms: Sequence[Term], n: int, out: torch.Tensor) -> list[Arrays] | None:
+    """The operands as the kernel for small groups (csrc/cpu/small_products.h) takes them; None where it does not."""
+    if n > MOST_SMALL or n % SMALL_STEP or out.dtype != torch.float32 or not out.is_contiguous() or out.requires_grad:
+        return None
+    if not out.is_cpu or out.is_neg():
+        return None
+    found = []
+    for term in terms:
+        arrays = term.arrays
+        if arrays is None:
+            return None
+        found.append(arrays)
+    return found
 
 
 def accumulate_all(sums: Sequence[ScoreSum]) -> list[torch.Tensor]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 
 Precision = Literal["float32", "float64"]
+Arrays = tuple[NDArray[Any], NDArray[Any], float]
 
 PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
@@ -38,6 +41,18 @@ class Term:
     def is_plain(self) -> bool:
         """Whether the operands are matrices as they are."""
         return self.a.dim() == self.b.dim() == 2 and self.index_a is None and self.index_b is None
+
+    @cached_property
+    def arrays(self) -> Arrays | None:
+        """The operands as numpy sees their memory, and the weight, where they are plain, dense float32 on the CPU."""
+        a, b = self.a, self.b
+        if not self.is_plain or not (a.dtype == b.dtype == torch.float32) or not (a.is_cpu and b.is_cpu):
+            return None
+        if not a.shape[1] or not b.shape[1]:
+            return None  # numpy gives the strides of nothing as it likes
+        if a.requires_grad or b.requires_grad or a.is_neg() or b.is_neg() or 1 not in a.stride() or 1 not in b.stride():
+            return None
+        return a.numpy(), b.numpy(), self.weight
 
     def inner_shape(self) -> tuple[int, int]:
         """(blocks, positions), the depth of both operands. ``ValueError`` where they do not fit together."""

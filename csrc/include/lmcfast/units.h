@@ -61,6 +61,19 @@ struct PairSums {
 template <class T>
 void hold_pair(const HeldPair<T>& pair, PairSums& sums);
 
+// A matrix of float32 whose rows are units, one of its strides 1: number k of unit i is at data[i * unit_stride + k *
+// stride].
+struct UnitRows {
+  const float* data;
+  int64_t unit_stride, stride;
+};
+
+// What `add_product` takes: so many units at most, and a multiple of kSmallStep.
+constexpr int64_t kMostSmall = 64, kSmallStep = 16;
+
+// to (n, n), dense, += weight * a b^T, in float32. `b` has unit_stride 1, or stride 1.
+void add_product(float* to, int64_t n, int64_t depth, float weight, const UnitRows& a, const UnitRows& b);
+
 // Asks the system to back new memory with large pages, which it hands out hundreds of times faster. A hint.
 void prefer_large_pages(void* memory, size_t bytes);
 
