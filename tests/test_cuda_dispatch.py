@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.device import emulated_only, kernels, needs_kernels, to_device
+from helpers.device import ON_GPU, emulated_only, kernels, needs_kernels, to_device
 
 import lmcfast
 from lmcfast import _native
@@ -184,6 +184,27 @@ def test_a_deferred_failure_is_raised_when_it_is_read():
         deferred = solve_assignment_deferred(to_device(torch.full((3, 3), torch.nan)))
         with pytest.raises(lmcfast.InvalidScoresError):
             deferred.result()
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (2, 9, 14)])
+def test_a_report_that_nobody_wrote_is_not_a_result(monkeypatch, shape):
+    monkeypatch.setattr(device, "MOST_BATCHED", 0)
+    with kernels():
+        stopped, launched = device.enqueue(to_device(scores(*shape)), launches=1)
+        assert launched == (shape[0] if len(shape) == 3 else 1)
+        with pytest.raises(lmcfast.UnavailableError, match="cannot be read before the solve has run"):
+            stopped.result()
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs streams")
+@pytest.mark.parametrize("n", [40, 2000])
+def test_a_result_is_read_from_any_stream(n):
+    given = to_device(scores(n, n))
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(100_000_000)
+        deferred = solve_assignment_deferred(given)
+    assert_solved(deferred.result(), given)
 
 
 def test_only_device_tensors_are_deferred():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -67,3 +68,26 @@ def as_device_prices(prices: Any, scores: torch.Tensor) -> torch.Tensor:
     if tuple(given.shape) != expected:
         raise ScoresShapeError(f"prices: expected shape {expected} to fit the scores, got {tuple(given.shape)}")
     return given.detach().to(scores.device, torch.float64).contiguous()
+
+
+@dataclass(frozen=True)
+class StartPrices:
+    """Start prices as the kernels take them, zero where they are not finite, and as they were given."""
+
+    prices: torch.Tensor
+    given: torch.Tensor
+
+    @classmethod
+    def of(cls, prices: Any, scores: torch.Tensor) -> StartPrices | None:
+        if prices is None:
+            return None
+        given = as_device_prices(prices, scores)
+        return cls(torch.nan_to_num(given, 0.0, 0.0, 0.0), given)
+
+    def raise_fault(self) -> None:
+        place = (self.prices != self.given).nonzero()[0].tolist()
+        raise InvalidScoresError(
+            f"prices{place} is {float(self.given[tuple(place)])}: start prices must be finite",
+            column=place[-1],
+            problem=place[0] if len(place) == 2 else None,
+        )
