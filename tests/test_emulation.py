@@ -19,9 +19,9 @@ FUNCTIONS = [
     "votes_and_reductions", "votes_of_a_block",
 ]  # fmt: skip
 PROMISES = [
-    "clean_after_an_error", "costs", "counters", "limits_of_a_cooperative_grid", "limits_of_a_launch",
-    "one_host_thread_after_another", "other_devices", "residency", "schedules", "shared_memory_is_not_zero",
-    "undefined_shuffle",
+    "clean_after_an_error", "costs", "counters", "launches_ask_for_shared_memory", "limits_of_a_cooperative_grid",
+    "limits_of_a_launch", "limits_of_unasked_shared_memory", "one_host_thread_after_another", "other_devices",
+    "residency", "schedules", "shared_memory_is_not_zero", "undefined_shuffle",
 ]  # fmt: skip
 # Fault, what is said, and the source lines at the places that it names.
 FAULTS = [
