@@ -85,7 +85,11 @@ class StartPrices:
         return cls(torch.nan_to_num(given, 0.0, 0.0, 0.0), given)
 
     def raise_fault(self) -> None:
-        place = (self.prices != self.given).nonzero()[0].tolist()
+        """Names the first fault; returns where there is none: it is in another problem of the same call."""
+        faults = (self.prices != self.given).nonzero()
+        if not len(faults):
+            return
+        place = faults[0].tolist()
         raise InvalidScoresError(
             f"prices{place} is {float(self.given[tuple(place)])}: start prices must be finite",
             column=place[-1],
