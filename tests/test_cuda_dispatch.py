@@ -16,6 +16,8 @@ import lmcfast
 from lmcfast import _native
 from lmcfast.assignment import device, solve_assignment_deferred
 from lmcfast.assignment.device_inputs import MOST_LONGER, MOST_SHORTER
+from lmcfast.terms import GroupedProducts, Inner, ScoreSum, Term, View, inner, inner_products, magnitudes
+from lmcfast.terms import device as terms_device
 
 pytestmark = needs_kernels
 
@@ -225,6 +227,18 @@ def test_problems_of_different_shapes_in_one_launch(monkeypatch):
     assert [one.stats.warm for one in solved] == [False, False, False, False, True]
 
 
+def test_a_faulty_start_price_is_that_of_its_own_problem():
+    problems = [scores(5, 5), scores(6, 6), scores(7, 7)]
+    start = [torch.zeros(5), torch.zeros(6), None]
+    start[1][4] = torch.nan
+    with kernels():
+        first, second, third = device.solve_ragged([to_device(p) for p in problems], prices=start)
+        with pytest.raises(lmcfast.InvalidScoresError, match=r"prices\[4\] is nan: start prices must be finite"):
+            second.result()
+        assert_solved(first.result(), problems[0])
+        assert_solved(third.result(), problems[2])
+
+
 def test_no_problems_at_all():
     with kernels():
         assert device.solve_ragged([]) == []
@@ -265,6 +279,54 @@ def test_what_the_device_gives_up_is_solved_on_the_cpu(by, hurried):
     solved = solve(given)
     assert solved.stats.fallbacks == 3
     assert_solved(solved, given)
+
+
+def everything_that_is_enqueued():
+    """Solves, scores and inner products of tensors that are on the device; nothing in it needs a value from there."""
+    given, index = to_device(scores(12, 12)), to_device(torch.arange(11, -1, -1))
+    start = to_device(scores(12, 1, seed=5)[:, 0])
+    large = to_device(scores(1030, 1030))
+    grouped = GroupedProducts([ScoreSum([Term(given, given, index_b=index)], 12)])
+
+    def run():
+        solve_assignment_deferred(given)
+        solve_assignment_deferred(large)
+        device.solve_ragged([given, large], prices=[start, None])
+        inner_products([Inner(View(given), View(given, (index, None)))])
+        magnitudes([given])
+        GroupedProducts([ScoreSum([Term(given, given)], 12)])
+        grouped.run()
+
+    return run
+
+
+def test_all_tables_are_brought_to_the_device_without_a_wait(monkeypatch):
+    with kernels():
+        run = everything_that_is_enqueued()
+        uploaded, usual = [], _native.upload
+
+        def upload(array, at):
+            uploaded.append(array)
+            return usual(array, at)
+
+        for module in (_native, inner, terms_device):
+            monkeypatch.setattr(module, "upload", upload)
+        run()
+    # the ragged batch, its start prices are there already; inner products; magnitudes; score matrices
+    assert len(uploaded) == 4
+
+
+@pytest.mark.skipif(not ON_GPU, reason="only torch.cuda can tell")
+def test_nothing_waits_for_the_device_before_a_result_is_read():
+    run = everything_that_is_enqueued()
+    run()  # loads the kernels
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize()
 
 
 @emulated_only
