@@ -274,6 +274,18 @@ def hurried(monkeypatch):
     monkeypatch.setattr(_native, "device_module", hurried_module)
 
 
+def test_figures_of_a_batch_stay_on_the_device(monkeypatch, by):
+    uploaded = []
+    monkeypatch.setattr(_native, "upload", lambda array, _: uploaded.append(array))
+    given = scores(3, 14, 14)
+    with kernels():
+        deferred = solve_assignment_deferred(to_device(given))
+        solved = deferred.result()
+        deferred.reports.rows.zero_()  # as the next replay of a graph would
+    assert not uploaded
+    assert_solved(solved, given)
+
+
 def test_what_the_device_gives_up_is_solved_on_the_cpu(by, hurried):
     given = scores(3, 50, 1) * scores(3, 1, 50, seed=4)
     solved = solve(given)
@@ -284,7 +296,7 @@ def test_what_the_device_gives_up_is_solved_on_the_cpu(by, hurried):
 def everything_that_is_enqueued():
     """Solves, scores and inner products of tensors that are on the device; nothing in it needs a value from there."""
     given, index = to_device(scores(12, 12)), to_device(torch.arange(11, -1, -1))
-    start = to_device(scores(12, 1, seed=5)[:, 0])
+    start = scores(12, 1, seed=5)[:, 0].double()
     large = to_device(scores(1030, 1030))
     grouped = GroupedProducts([ScoreSum([Term(given, given, index_b=index)], 12)])
 
@@ -312,8 +324,8 @@ def test_all_tables_are_brought_to_the_device_without_a_wait(monkeypatch):
         for module in (_native, inner, terms_device):
             monkeypatch.setattr(module, "upload", upload)
         run()
-    # the ragged batch, its start prices are there already; inner products; magnitudes; score matrices
-    assert len(uploaded) == 4
+    # start prices; the ragged batch; inner products; magnitudes; score matrices
+    assert len(uploaded) == 5
 
 
 @pytest.mark.skipif(not ON_GPU, reason="only torch.cuda can tell")

@@ -80,11 +80,14 @@ class DeferredAssignment:
         if self._scores.dim() == 2:
             objective: Any = float(reports["objective"][0])
             gap: Any = float(reports["gap"][0])
-        else:
+        elif unfinished:
             objective, gap = (
-                torch.from_numpy(np.ascontiguousarray(reports[name])).to(self._scores.device)
+                _native.upload(np.ascontiguousarray(reports[name]), self._scores.device)[0]
                 for name in ("objective", "gap")
             )
+        else:  # they are there already; copies, for a graph may fill the reports again
+            own = slice(self._first, self._first + self.count)
+            objective, gap = (self.reports.field(name, torch.float64)[own].clone() for name in ("objective", "gap"))
         if certify == "none":
             gap = gap * float("nan")
         return Assignment(self.columns, self.prices, objective, gap, self._stats(reports, len(unfinished)))
@@ -145,16 +148,16 @@ class DeviceReports:
     def __init__(self, module: Any, count: int, enqueued: int, device: torch.device) -> None:
         self.dtype = np.dtype(module.assignment_report_fields())
         self.rows = torch.zeros((count + 1, self.dtype.itemsize), dtype=torch.uint8, device=device)
-        self._field("status")[:enqueued].fill_(NOT_WRITTEN)
+        self.field("status")[:enqueued].fill_(NOT_WRITTEN)
 
     def address(self, k: int) -> int:
         address: int = self.rows.data_ptr() + k * self.dtype.itemsize
         return address
 
     def note_faulty_prices(self, start: StartPrices) -> None:
-        self._field("status")[-1].add_((start.prices != start.given).any())
+        self.field("status")[-1].add_((start.prices != start.given).any())
 
-    def _field(self, name: str, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+    def field(self, name: str, dtype: torch.dtype = torch.int64) -> torch.Tensor:
         """One field of all rows, a view."""
         return self.rows.view(dtype)[:, list(self.dtype.names or ()).index(name)]
 
