@@ -14,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 TOOLS = ("memcheck", "racecheck", "synccheck")
 PASSED = "passed"
+NOT_RUN = "not run"
 
 
 def build() -> str:
@@ -38,7 +39,7 @@ def sanitizer(tool: str, emulated: bool) -> str:
         return _outcome([*driver, "--emulated"], timeout=300)
     found = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
     if found is None:
-        return "not run: compute-sanitizer is not installed"
+        return f"{NOT_RUN}: compute-sanitizer is not installed"
     command = [found, "--tool", tool, "--error-exitcode", "9", *driver]
     return _outcome(command, timeout=240, environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -180,7 +181,9 @@ def missing(report: Mapping[str, Any], index: int = 0) -> str | None:
         reason = f" ({report['error']})" if report["error"] else ""
         return f"the driver shows {len(devices)} CUDA devices{reason}"
     major, minor = devices[index]["capability"]
-    least = min(int(name.split("-")[0]) for name in report["architectures"].split(", "))
+    # CMake's names: "75-real", "90", "90a"; words ("all", "all-major", "native") do not say where they begin.
+    numbers = [re.match(r"\d+", name) for name in report["architectures"].split(", ")]
+    least = min((int(number[0]) for number in numbers if number), default=0)
     if 10 * major + minor < least:
         return (
             f"{devices[index]['name']} has compute capability {major}.{minor} and this build serves "

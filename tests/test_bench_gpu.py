@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.device import emulated_only, needs_kernels
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 try:
+    import gpu
     import gpu_bars
     import gpu_cases
 finally:
@@ -41,6 +44,53 @@ def test_the_script_runs_on_the_emulator(tmp_path):
     assert found["assumptions"].keys() == gpu_bars.ASSUMPTIONS.keys()
     page = out.with_suffix(".md").read_text()
     assert page.count(gpu_bars.NOT_MEASURED) == len(gpu_bars.BARS) + len(gpu_bars.ASSUMPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "good"),
+    [
+        ("passed", True),
+        ("not run: compute-sanitizer is not installed", True),
+        ("no end within 300 s", False),
+        ("exit status 9: leak", False),
+    ],
+)
+def test_only_what_passed_or_was_not_run_is_success(outcome, good):
+    assert gpu.succeeded({**document(vgg16=0.1), "checks": {"build": "passed", "tests": outcome}}) == good
+
+
+def test_a_measurement_that_failed_is_no_success():
+    failed = {"measured": None, "failed": "RuntimeError: out of memory"}
+    assert gpu.succeeded(document(vgg16=12.5))
+    assert not gpu.succeeded({**document(), "rows": {"vgg16": failed}})
+    assert not gpu.succeeded({**document(), "assumptions": failed})
+
+
+class Clock:
+    """A site where a copy takes 2 ms and each kernel that reads the scores 1 ms; others take next to nothing."""
+
+    quick = emulated = True
+    device = torch.device("cpu")
+
+    def __init__(self, *reading):
+        self.reading = reading
+
+    def size(self, n, emulated):
+        return emulated
+
+    def milliseconds(self, run):
+        run()
+        return 2.0
+
+    def kernel_microseconds(self, run, names):
+        matched = [name for name in self.reading if re.search(names, f"void lmcfast::cuda::{name}<float>(...)")]
+        return 1000.0 * len(matched) if matched else 1e-3
+
+
+def test_a_bandwidth_counts_the_kernels_that_read_the_scores():
+    assert gpu_cases.bandwidth(gpu_cases.CERTIFICATE, Clock("read_profits_kernel"))["measured"] == pytest.approx(100)
+    with pytest.raises(AssertionError, match="cannot have read the scores"):
+        gpu_cases.bandwidth(gpu_cases.CERTIFICATE, Clock("scan_kernel"))
 
 
 def test_every_bar_has_a_case():

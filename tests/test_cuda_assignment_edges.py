@@ -178,6 +178,12 @@ def test_offsets_beyond_32_bits():
         check_solve(Solve(view).run())
 
 
+@pytest.mark.parametrize("longer", [6080, 6090, 6100])
+def test_shared_memory_at_the_limit_that_a_kernel_has_unasked(longer):
+    """Keys and minima of the paths take nearly 48 KiB, which hold the kernel's static variables, too."""
+    check_solve(Solve(matched(4, longer)).run())
+
+
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0)])
 def test_problems_without_rows_or_columns(shape):
     s = Solve(stored(np.zeros(shape))).run()

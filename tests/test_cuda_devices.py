@@ -42,6 +42,17 @@ def test_what_is_missing_is_named(changed, expected):
     assert _native.missing({**REPORT, **changed}).startswith(expected)
 
 
+@pytest.mark.parametrize("architectures", ["native", "all", "all-major", "90-real", "90a", "75-real, 90a-virtual"])
+def test_any_name_that_cmake_has_for_architectures_is_understood(architectures):
+    assert _native.missing({**REPORT, "architectures": architectures}) is None
+
+
+@pytest.mark.parametrize("architectures", ["100", "100a-real, 120"])
+def test_a_device_below_all_architectures_is_named(architectures):
+    told = _native.missing({**REPORT, "architectures": architectures})
+    assert told == "Some GPU has compute capability 9.0 and this build serves 10.0 and later"
+
+
 def test_a_device_that_is_not_there_is_named():
     assert _native.missing(REPORT, 1) == "the driver shows 1 CUDA devices"
 

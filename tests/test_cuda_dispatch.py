@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.device import emulated_only, kernels, needs_kernels, to_device
+from helpers.device import ON_GPU, emulated_only, kernels, needs_kernels, to_device
 
 import lmcfast
 from lmcfast import _native
 from lmcfast.assignment import device, solve_assignment_deferred
 from lmcfast.assignment.device_inputs import MOST_LONGER, MOST_SHORTER
+from lmcfast.terms import GroupedProducts, Inner, ScoreSum, Term, View, inner, inner_products, magnitudes
+from lmcfast.terms import device as terms_device
 
 pytestmark = needs_kernels
 
@@ -186,6 +188,27 @@ def test_a_deferred_failure_is_raised_when_it_is_read():
             deferred.result()
 
 
+@pytest.mark.parametrize("shape", [(12, 12), (2, 9, 14)])
+def test_a_report_that_nobody_wrote_is_not_a_result(monkeypatch, shape):
+    monkeypatch.setattr(device, "MOST_BATCHED", 0)
+    with kernels():
+        stopped, launched = device.enqueue(to_device(scores(*shape)), launches=1)
+        assert launched == (shape[0] if len(shape) == 3 else 1)
+        with pytest.raises(lmcfast.UnavailableError, match="cannot be read before the solve has run"):
+            stopped.result()
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs streams")
+@pytest.mark.parametrize("n", [40, 2000])
+def test_a_result_is_read_from_any_stream(n):
+    given = to_device(scores(n, n))
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(100_000_000)
+        deferred = solve_assignment_deferred(given)
+    assert_solved(deferred.result(), given)
+
+
 def test_only_device_tensors_are_deferred():
     with pytest.raises(TypeError, match="expected a CUDA tensor, got one on cpu"):
         solve_assignment_deferred(torch.zeros(3, 3))
@@ -202,6 +225,18 @@ def test_problems_of_different_shapes_in_one_launch(monkeypatch):
     for one, given in zip(solved, problems, strict=True):
         assert_solved(one, given)
     assert [one.stats.warm for one in solved] == [False, False, False, False, True]
+
+
+def test_a_faulty_start_price_is_that_of_its_own_problem():
+    problems = [scores(5, 5), scores(6, 6), scores(7, 7)]
+    start = [torch.zeros(5), torch.zeros(6), None]
+    start[1][4] = torch.nan
+    with kernels():
+        first, second, third = device.solve_ragged([to_device(p) for p in problems], prices=start)
+        with pytest.raises(lmcfast.InvalidScoresError, match=r"prices\[4\] is nan: start prices must be finite"):
+            second.result()
+        assert_solved(first.result(), problems[0])
+        assert_solved(third.result(), problems[2])
 
 
 def test_no_problems_at_all():
@@ -239,11 +274,72 @@ def hurried(monkeypatch):
     monkeypatch.setattr(_native, "device_module", hurried_module)
 
 
+def test_figures_of_a_batch_stay_on_the_device(monkeypatch, by):
+    brought, usual = [], torch.from_numpy
+    given = scores(3, 14, 14)
+    with kernels():
+        deferred = solve_assignment_deferred(to_device(given))
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "from_numpy", lambda array: brought.append(array) or usual(array))
+            solved = deferred.result()
+        deferred.reports.rows.zero_()  # as the next replay of a graph would
+    assert not brought
+    assert_solved(solved, given)
+
+
 def test_what_the_device_gives_up_is_solved_on_the_cpu(by, hurried):
     given = scores(3, 50, 1) * scores(3, 1, 50, seed=4)
     solved = solve(given)
     assert solved.stats.fallbacks == 3
     assert_solved(solved, given)
+
+
+def everything_that_is_enqueued():
+    """Solves, scores and inner products of tensors that are on the device; nothing in it needs a value from there."""
+    given, index = to_device(scores(12, 12)), to_device(torch.arange(11, -1, -1))
+    start = scores(12, 1, seed=5)[:, 0].double()
+    large = to_device(scores(1030, 1030))
+    grouped = GroupedProducts([ScoreSum([Term(given, given, index_b=index)], 12)])
+
+    def run():
+        solve_assignment_deferred(given)
+        solve_assignment_deferred(large)
+        device.solve_ragged([given, large], prices=[start, None])
+        inner_products([Inner(View(given), View(given, (index, None)))])
+        magnitudes([given])
+        GroupedProducts([ScoreSum([Term(given, given)], 12)])
+        grouped.run()
+
+    return run
+
+
+def test_all_tables_are_brought_to_the_device_without_a_wait(monkeypatch):
+    with kernels():
+        run = everything_that_is_enqueued()
+        uploaded, usual = [], _native.upload
+
+        def upload(array, at):
+            uploaded.append(array)
+            return usual(array, at)
+
+        for module in (_native, inner, terms_device):
+            monkeypatch.setattr(module, "upload", upload)
+        run()
+    # start prices; the ragged batch; inner products; magnitudes; score matrices
+    assert len(uploaded) == 5
+
+
+@pytest.mark.skipif(not ON_GPU, reason="only torch.cuda can tell")
+def test_nothing_waits_for_the_device_before_a_result_is_read():
+    run = everything_that_is_enqueued()
+    run()  # loads the kernels
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize()
 
 
 @emulated_only

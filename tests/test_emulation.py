@@ -19,10 +19,11 @@ FUNCTIONS = [
     "votes_and_reductions", "votes_of_a_block",
 ]  # fmt: skip
 PROMISES = [
-    "clean_after_an_error", "costs", "counters", "limits_of_a_cooperative_grid", "limits_of_a_launch",
-    "one_host_thread_after_another", "other_devices", "residency", "schedules", "shared_memory_is_not_zero",
-    "undefined_shuffle",
+    "clean_after_an_error", "costs", "counters", "launches_ask_for_shared_memory", "limits_of_a_cooperative_grid",
+    "limits_of_a_launch", "limits_of_unasked_shared_memory", "one_host_thread_after_another", "other_devices",
+    "residency", "schedules", "shared_memory_is_not_zero", "undefined_shuffle",
 ]  # fmt: skip
+AUCTION = ["floor_prices_of_crossing_bids", "late_floor_price"]  # states of the assignment's kernels
 # Fault, what is said, and the source lines at the places that it names.
 FAULTS = [
     ("divergent_barrier", "barrier divergence in block 0", ["else __syncthreads();", "__syncthreads();  // here"]),
@@ -59,6 +60,18 @@ def tests_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def faults_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return emulation.build(folder(tmp_path_factory, "emulation") / "faults", ["faults"])
+
+
+@pytest.fixture(scope="session")
+def auction_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    include = [f"-I{emulation.ROOT}/csrc", f"-I{emulation.ROOT}/csrc/include"]
+    return emulation.build(folder(tmp_path_factory, "emulation") / "auction", ["main", "auction"], *include)
+
+
+@pytest.mark.parametrize("name", AUCTION)
+def test_auction(auction_program: Path, name: str) -> None:
+    result = emulation.run(auction_program, name)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_every_test_is_named(tests_program: Path) -> None:

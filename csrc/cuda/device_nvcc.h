@@ -8,6 +8,8 @@
 
 #include <cstring>
 
+#include "shared_memory.h"
+
 #define LMCFAST_SHARED(T, name, ...) __shared__ T name __VA_ARGS__
 #define LMCFAST_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #define LMCFAST_UNROLL _Pragma("unroll")
@@ -36,11 +38,8 @@ struct Launch {
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(const Launch& l, void (*kernel)(Parameters...), Arguments&&... arguments) {
-  constexpr size_t free_shared = 48 << 10;  // beyond, a kernel must ask
-  constexpr unsigned portable_cluster = 8;  // beyond, too
-  cudaError_t error = cudaSuccess;
-  if (l.shared > free_shared)
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared));
+  constexpr unsigned portable_cluster = 8;  // beyond, a kernel must ask
+  cudaError_t error = allow_shared(kernel, l.shared);
   if (error == cudaSuccess && l.cluster > portable_cluster)
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   if (error != cudaSuccess) return error;

@@ -38,6 +38,9 @@ inline cudaError_t check_launch(const cuda::Launch& l) {
   if (plane * l.grid.z > 0xffffffffu) return refuse(cudaErrorInvalidConfiguration, "more blocks than can be emulated");
   if (l.shared > machine.options.shared_limit)
     return refuse(cudaErrorInvalidValue, "more dynamic shared memory than a block has");
+  const std::size_t known = machine.limits->static_bytes;
+  if (known + l.shared > shared_allowed(*machine.limits, known))
+    return refuse(cudaErrorInvalidValue, "more static and dynamic shared memory than the kernel has asked for");
   if (l.cluster == 0 || l.cluster > 16 || l.grid.x % l.cluster)
     return refuse(cudaErrorInvalidClusterSize, "a cluster has 1 to 16 blocks and divides the grid along x");
   if (l.cluster > 1 && machine.options.compute_capability < 90)
@@ -70,10 +73,11 @@ inline void begin(const cuda::Launch& l, void (*body)(void*), void* arguments) {
 #endif
 }
 
-// Runs body(arguments) once for every thread of the grid.
-inline cudaError_t run(const cuda::Launch& l, void (*body)(void*), void* arguments) {
+// Runs body(arguments), which calls `kernel`, once for every thread of the grid.
+inline cudaError_t run(const cuda::Launch& l, const void* kernel, void (*body)(void*), void* arguments) {
   std::lock_guard<std::recursive_mutex> lock(machine.mutex);
   if (machine.running) return report(refuse(cudaErrorLaunchFailure, "a kernel cannot launch another one"));
+  machine.limits = &limits_of(kernel);
   const cudaError_t error = check_launch(l);
   if (error != cudaSuccess) return report(error);
   begin(l, body, arguments);
@@ -96,7 +100,9 @@ cudaError_t launch(const Launch& config, void (*kernel)(Parameters...), Argument
     Call& c = *static_cast<Call*>(address);
     std::apply(c.kernel, c.arguments);
   };
-  return emulation::run(config, body, &call);
+  const cudaError_t error = allow_shared(kernel, config.shared);
+  if (error != cudaSuccess) return error;
+  return emulation::run(config, reinterpret_cast<const void*>(kernel), body, &call);
 }
 
 }  // namespace lmcfast::cuda

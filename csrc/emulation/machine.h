@@ -125,6 +125,13 @@ struct SharedVariable {
 };
 constexpr unsigned max_shared_variables = 64;
 
+// What stays known of a kernel between launches.
+struct KernelLimits {
+  const void* kernel;
+  std::size_t static_bytes;    // of its shared variables, as far as launches have met them
+  std::size_t dynamic_opt_in;  // dynamic shared memory that was asked for; 0: never asked
+};
+
 struct Machine {
   std::recursive_mutex mutex;  // one host thread at a time
   Options options;
@@ -147,12 +154,14 @@ struct Machine {
 
   // Shared memory: dynamic at the arena's begin, static variables behind it in the order of their first use.
   std::size_t dynamic_bytes = 0, static_bytes = 0, arena_used = 0;
+  KernelLimits* limits = nullptr;
   SharedVariable variables[max_shared_variables];
   unsigned variable_count = 0;
 
   // Kept between launches.
   std::vector<Thread*> idle_threads;
   std::vector<Block*> idle_blocks;
+  std::vector<KernelLimits> kernels;
   unsigned stacks = 0;
 
   ~Machine() {
@@ -232,6 +241,19 @@ inline void reset_counters() {
   machine.counters = Counters();
 }
 inline const char* last_error() { return machine.error; }
+
+// Valid until another kernel is met. Within the machine's lock.
+inline KernelLimits& limits_of(const void* kernel) {
+  for (KernelLimits& known : machine.kernels)
+    if (known.kernel == kernel) return known;
+  machine.kernels.push_back({kernel, 0, 0});
+  return machine.kernels.back();
+}
+// Static and dynamic bytes of a block: what every kernel has, or what it asked for.
+inline std::size_t shared_allowed(const KernelLimits& limits, std::size_t static_bytes) {
+  const std::size_t unasked = 48 << 10, asked = limits.dynamic_opt_in ? limits.dynamic_opt_in + static_bytes : 0;
+  return asked > unasked ? asked : unasked;
+}
 
 }  // namespace lmcfast::emulation
 

@@ -39,6 +39,10 @@ enum cudaDeviceAttr {
   cudaDevAttrCooperativeLaunch = 95,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
+struct cudaFuncAttributes {
+  std::size_t sharedSizeBytes;  // of static variables
+  int maxDynamicSharedSizeBytes;
+};
 struct lmcfast_emulated_stream;
 using cudaStream_t = lmcfast_emulated_stream*;
 
@@ -186,10 +190,25 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   return cudaSuccess;
 }
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute attribute, int value) {
-  const bool shared = attribute == cudaFuncAttributeMaxDynamicSharedMemorySize;
-  const bool fits = !shared || (value >= 0 && unsigned(value) <= lmcfast::emulation::options().shared_limit);
-  return fits ? cudaSuccess : lmcfast::emulation::report(cudaErrorInvalidValue);
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int value) {
+  using namespace lmcfast::emulation;
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  std::lock_guard<std::recursive_mutex> lock(machine.mutex);
+  KernelLimits& limits = limits_of(reinterpret_cast<const void*>(kernel));
+  if (value < 0 || limits.static_bytes + unsigned(value) > machine.options.shared_limit)
+    return report(cudaErrorInvalidValue);
+  limits.dynamic_opt_in = unsigned(value);
+  return cudaSuccess;
+}
+// Static variables count from the first launch that met them.
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel* kernel) {
+  using namespace lmcfast::emulation;
+  std::lock_guard<std::recursive_mutex> lock(machine.mutex);
+  const KernelLimits& limits = limits_of(reinterpret_cast<const void*>(kernel));
+  attributes->sharedSizeBytes = limits.static_bytes;
+  attributes->maxDynamicSharedSizeBytes = int(shared_allowed(limits, limits.static_bytes) - limits.static_bytes);
+  return cudaSuccess;
 }
 // By threads and dynamic shared memory alone: registers and static variables are not known here.
 template <class Kernel>
@@ -201,3 +220,5 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel*, 
   *blocks = by_threads < by_shared ? by_threads : by_shared;
   return cudaSuccess;
 }
+
+#include "../cuda/shared_memory.h"

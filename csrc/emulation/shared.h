@@ -44,6 +44,11 @@ LMCFAST_UNSEEN inline void* shared_variable(const void* key, std::size_t bytes, 
   if (machine.static_bytes + machine.dynamic_bytes > machine.options.shared_limit)
     fail("%zu bytes of static and %zu of dynamic shared memory: a block has %u", machine.static_bytes,
          machine.dynamic_bytes, machine.options.shared_limit);
+  KernelLimits& limits = *machine.limits;
+  if (limits.static_bytes < machine.static_bytes) limits.static_bytes = machine.static_bytes;
+  if (machine.static_bytes + machine.dynamic_bytes > shared_allowed(limits, machine.static_bytes))
+    fail("%zu bytes of static and %zu of dynamic shared memory: the kernel has not asked for so much",
+         machine.static_bytes, machine.dynamic_bytes);
   const std::size_t offset = (machine.arena_used + red_zone + alignment - 1) / alignment * alignment;
   machine.arena_used = offset + bytes;
   const SharedVariable variable = {key, offset, bytes};

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from .. import _native
-from ..errors import InvalidScoresError, ScoresShapeError
-from .device_inputs import as_device_prices, as_device_scores
+from ..errors import ScoresShapeError, UnavailableError
+from .device_inputs import StartPrices, as_device_scores
 from .failures import raise_failure
 from .inputs import as_scores
 from .result import Assignment, AssignmentStats
@@ -24,6 +24,7 @@ from .result import Assignment, AssignmentStats
 # `lmcfast::cuda::AssignmentStatus` of csrc/include/lmcfast/cuda_assignment.h; a result with none of REFUSED stands.
 INVALID_SCORE, INFEASIBLE, UNFINISHED, NOT_CERTIFIED = 1, 2, 4, 8
 REFUSED = INVALID_SCORE | INFEASIBLE | UNFINISHED | NOT_CERTIFIED
+NOT_WRITTEN = UNFINISHED | NOT_CERTIFIED | 1 << 31  # until the kernels have written a report; none of them sets bit 31
 MOST_BATCHED = 1024  # longer side of a problem that one block solves, all problems of a batch in one launch
 _ALIGNMENT = 256  # bytes, of a workspace
 
@@ -51,7 +52,13 @@ class DeferredAssignment:
     )  # in use as long as a graph holds the solve
 
     def result(self) -> Assignment:
-        """Waits for the device and returns the result. Raises as ``solve_assignment`` does."""
+        """Waits for all work on the device and returns the result. Raises as ``solve_assignment`` does.
+
+        ``UnavailableError`` where the solve has not run: in a CUDA graph that has not been replayed.
+        """
+        device = self._scores.device
+        if device.type == "cuda":  # the stream of the solve, or of a replay, need not be the current one
+            torch.cuda.synchronize(device)
         return self.judge(self.reports.read())
 
     @property
@@ -73,17 +80,25 @@ class DeferredAssignment:
         if self._scores.dim() == 2:
             objective: Any = float(reports["objective"][0])
             gap: Any = float(reports["gap"][0])
-        else:
+        elif unfinished:
             objective, gap = (
-                torch.from_numpy(np.ascontiguousarray(reports[name])).to(self._scores.device)
+                _native.upload(np.ascontiguousarray(reports[name]), self._scores.device)[0]
                 for name in ("objective", "gap")
             )
+        else:  # they are there already; copies, for a graph may fill the reports again
+            own = slice(self._first, self._first + self.count)
+            objective, gap = (self.reports.field(name, torch.float64)[own].clone() for name in ("objective", "gap"))
         if certify == "none":
             gap = gap * float("nan")
         return Assignment(self.columns, self.prices, objective, gap, self._stats(reports, len(unfinished)))
 
     def _raise_unless_unfinished(self, k: int, report: Any) -> None:
         status = int(report["status"])
+        if status & NOT_WRITTEN == NOT_WRITTEN:
+            raise UnavailableError(
+                "the result of a deferred solve cannot be read before the solve has run; replay the CUDA graph that "
+                "holds it, and wait for the stream of the replay"
+            )
         if status & INVALID_SCORE:
             code, value = _native.INVALID_SCORE, float(report["value"])
         elif status & INFEASIBLE:
@@ -125,19 +140,26 @@ class DeferredAssignment:
 
 
 class DeviceReports:
-    """The reports of a call in device memory, and one more row, whose status says that a start price is not finite."""
+    """The reports of a call in device memory, and one more row, whose status says that a start price is not finite.
 
-    def __init__(self, module: Any, count: int, device: torch.device) -> None:
+    ``enqueued``: how many of them the kernels will write, the first ones; those of empty problems are zero.
+    """
+
+    def __init__(self, module: Any, count: int, enqueued: int, device: torch.device) -> None:
         self.dtype = np.dtype(module.assignment_report_fields())
         self.rows = torch.zeros((count + 1, self.dtype.itemsize), dtype=torch.uint8, device=device)
+        self.field("status")[:enqueued].fill_(NOT_WRITTEN)
 
     def address(self, k: int) -> int:
         address: int = self.rows.data_ptr() + k * self.dtype.itemsize
         return address
 
     def note_faulty_prices(self, start: StartPrices) -> None:
-        index = list(self.dtype.fields or ()).index("status")
-        self.rows.view(torch.int64)[-1, index].add_((start.prices != start.given).any())
+        self.field("status")[-1].add_((start.prices != start.given).any())
+
+    def field(self, name: str, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        """One field of all rows, a view."""
+        return self.rows.view(dtype)[:, list(self.dtype.names or ()).index(name)]
 
     def read(self) -> Reports:
         """Waits for the device."""
@@ -147,29 +169,6 @@ class DeviceReports:
         """The reports in a host copy of ``rows``, of any shape."""
         reports: Reports = host.reshape(self.rows.shape).numpy().copy().view(self.dtype)[:, 0]
         return reports
-
-
-@dataclass(frozen=True)
-class StartPrices:
-    """Start prices as the kernels take them, zero where they are not finite, and as they were given."""
-
-    prices: torch.Tensor
-    given: torch.Tensor
-
-    @classmethod
-    def of(cls, prices: Any, scores: torch.Tensor) -> StartPrices | None:
-        if prices is None:
-            return None
-        given = as_device_prices(prices, scores)
-        return cls(torch.nan_to_num(given, 0.0, 0.0, 0.0), given)
-
-    def raise_fault(self) -> None:
-        place = (self.prices != self.given).nonzero()[0].tolist()
-        raise InvalidScoresError(
-            f"prices{place} is {float(self.given[tuple(place)])}: start prices must be finite",
-            column=place[-1],
-            problem=place[0] if len(place) == 2 else None,
-        )
 
 
 def solve(scores: torch.Tensor, maximize: bool, prices: Any, certify: str) -> Assignment:
@@ -216,7 +215,7 @@ def enqueue(
             prices=torch.zeros((*stored.shape[:-2], stored.shape[-1]), dtype=torch.float64, device=stored.device),
             _scores=stored,
             _start=start,
-            reports=DeviceReports(module, count, stored.device),
+            reports=DeviceReports(module, count, count if stored.numel() else 0, stored.device),
             _maximize=maximize,
         )
         if start is not None:
@@ -244,10 +243,11 @@ def solve_ragged(
         return []
     device = stored[0].device
     starts = [StartPrices.of(p, s) for p, s in zip(prices or [None] * len(stored), stored, strict=True)]
-    # One block for each small problem, in one launch: these come first, so that their reports are adjacent.
-    order = sorted(range(len(stored)), key=lambda k: not _one_block(stored[k]))
+    # One block for each small problem, in one launch: these come first, so that their reports are adjacent. Empty
+    # problems come last; nobody writes their reports.
+    order = sorted(range(len(stored)), key=lambda k: (not stored[k].numel(), not _one_block(stored[k])))
     with _native.device_module(device) as (module, stream):
-        reports = DeviceReports(module, len(stored), device)
+        reports = DeviceReports(module, len(stored), sum(s.numel() > 0 for s in stored), device)
         columns = torch.full((sum(s.shape[0] for s in stored),), -1, dtype=torch.int64, device=device)
         prices_out = torch.zeros((sum(s.shape[1] for s in stored),), dtype=torch.float64, device=device)
         made: dict[int, DeferredAssignment] = {}

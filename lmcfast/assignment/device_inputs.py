@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,12 +59,49 @@ def _as_float(scores: torch.Tensor) -> torch.Tensor:
     return wide
 
 
-def as_device_prices(prices: Any, scores: torch.Tensor) -> torch.Tensor:
-    """(m,) or (batch, m) float64 beside the scores, contiguous; not yet known to be finite."""
+def as_device_prices(prices: Any, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(m,) or (batch, m) float64 beside the scores, contiguous; not yet known to be finite.
+
+    Of prices in host memory also the copy that the device reads (``_native.upload``).
+    """
     given = torch.as_tensor(prices)
     if given.is_complex():
         raise TypeError(f"prices: expected real numbers, got dtype {given.dtype}")
     expected = (*scores.shape[:-2], scores.shape[-1])
     if tuple(given.shape) != expected:
         raise ScoresShapeError(f"prices: expected shape {expected} to fit the scores, got {tuple(given.shape)}")
-    return given.detach().to(scores.device, torch.float64).contiguous()
+    given = given.detach().double().contiguous()
+    if given.device.type == "cpu":
+        return _native.upload(given.resolve_neg().numpy(), scores.device)
+    return given.to(scores.device), None
+
+
+@dataclass(frozen=True)
+class StartPrices:
+    """Start prices as the kernels take them, zero where they are not finite, and as they were given.
+
+    ``host``: what a CUDA graph reads again on every replay, if they were given in host memory.
+    """
+
+    prices: torch.Tensor
+    given: torch.Tensor
+    host: torch.Tensor | None
+
+    @classmethod
+    def of(cls, prices: Any, scores: torch.Tensor) -> StartPrices | None:
+        if prices is None:
+            return None
+        given, host = as_device_prices(prices, scores)
+        return cls(torch.nan_to_num(given, 0.0, 0.0, 0.0), given, host)
+
+    def raise_fault(self) -> None:
+        """Names the first fault; returns where there is none: it is in another problem of the same call."""
+        faults = (self.prices != self.given).nonzero()
+        if not len(faults):
+            return
+        place = faults[0].tolist()
+        raise InvalidScoresError(
+            f"prices{place} is {float(self.given[tuple(place)])}: start prices must be finite",
+            column=place[-1],
+            problem=place[0] if len(place) == 2 else None,
+        )

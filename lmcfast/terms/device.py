@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._native import device_module, dtype_code
+from .._native import device_module, dtype_code, upload
 from .plan import is_large
 from .precision import full_precision
 from .term import ScoreSum, Term, working_dtype
@@ -142,8 +142,9 @@ class _Tables:
             self._fill(row, term)
         self._kind = _code(kind)
         self._count, self._tiles = len(entries), tiles
-        joined = torch.from_numpy(np.concatenate([group_table.reshape(-1), term_table.reshape(-1)]))
-        self._table = joined.to(owner.device)
+        joined = np.concatenate([group_table.reshape(-1), term_table.reshape(-1)])
+        # The host copy is kept too: a graph that was captured here reads it on every replay.
+        self._table, self._host_table = upload(joined, owner.device)
         self._terms_at = self._table.data_ptr() + group_table.nbytes
 
     def _fill(self, row: Table, term: Term) -> None:

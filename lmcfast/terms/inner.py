@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._native import device_module, dtype_code
+from .._native import device_module, dtype_code, upload
 
 # No exact inner product is further from the one computed than ADDITIONS u / (1 - ADDITIONS u) times the sum of the
 # products' magnitudes, u = 2^-53: 32 products in each thread, a tree over 256 of them, differences rounded once, and
@@ -148,7 +148,7 @@ def _chunked(
             line[:-1] = row
             line[-1] = chunks
             chunks += -(-math.prod(row[-MOST_AXES:]) // module.inner_chunk)
-        on_device = torch.from_numpy(table).to(device)
+        on_device, _ = upload(table, device)
         partial = torch.empty((max(chunks, 1), width), dtype=torch.int64, device=device)
         values = torch.empty((len(rows), width), dtype=torch.int64, device=device)
         run = getattr(module, function)

@@ -194,6 +194,49 @@ TEST(limits_of_a_launch) {
   CHECK_EQUAL(int(launch(shape(34, 32, 0, 17), nothing)), int(cudaErrorInvalidClusterSize));
 }
 
+template <int>  // a kernel of its own for each test
+__global__ void some_static(unsigned* out) {
+  LMCFAST_SHARED(unsigned, s, [28]);
+  s[threadIdx.x % 28] = 0;
+  out[threadIdx.x] = 1;
+}
+
+TEST(limits_of_unasked_shared_memory) {  // 48 KiB hold the static variables, too
+  configure(0, 4);
+  Array<unsigned> out(32);
+  struct Call {
+    static void body(void* numbers) { some_static<0>(static_cast<unsigned*>(numbers)); }
+  };
+  const auto unasked = [&](std::size_t bytes) {
+    return int(
+        emulation::run(shape(1, 32, bytes), reinterpret_cast<const void*>(some_static<0>), Call::body, out.data));
+  };
+  CHECK_EQUAL(unasked((48 << 10) - 112), int(cudaSuccess));
+  CHECK_EQUAL(unasked((48 << 10) - 111), int(cudaErrorInvalidValue));
+  cudaFuncAttributes attributes;
+  CHECK_EQUAL(int(cudaFuncGetAttributes(&attributes, some_static<0>)), int(cudaSuccess));
+  CHECK_EQUAL(attributes.sharedSizeBytes, 112);
+  CHECK_EQUAL(attributes.maxDynamicSharedSizeBytes, (48 << 10) - 112);
+  const auto ask = [&](int bytes) {
+    return int(cudaFuncSetAttribute(some_static<0>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  };
+  CHECK_EQUAL(ask((227 << 10) - 111), int(cudaErrorInvalidValue));
+  CHECK_EQUAL(ask(60 << 10), int(cudaSuccess));
+  CHECK_EQUAL(unasked(60 << 10), int(cudaSuccess));
+  CHECK_EQUAL(unasked((60 << 10) + 1), int(cudaErrorInvalidValue));
+}
+
+TEST(launches_ask_for_shared_memory) {  // by the kernel's most, which another thread's launch does not lower
+  configure(0, 4);
+  Array<unsigned> out(32);
+  for (const std::size_t bytes : {std::size_t(48 << 10), std::size_t(200 << 10), std::size_t(40 << 10)}) {
+    CHECK(runs(shape(1, 32, bytes), some_static<1>, out.data));
+    cudaFuncAttributes attributes;
+    CHECK_EQUAL(int(cudaFuncGetAttributes(&attributes, some_static<1>)), int(cudaSuccess));
+    CHECK(attributes.maxDynamicSharedSizeBytes >= (227 << 10) - 112);
+  }
+}
+
 TEST(limits_of_a_cooperative_grid) {  // one multiprocessor of 2048 threads and 227 KB
   emulation::Options options;
   options.multiprocessors = 1;

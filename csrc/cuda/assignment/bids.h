@@ -54,17 +54,20 @@ __device__ inline BestTwo best_two(const State<T>& s, int row, double delta) {
           __shfl_sync(kAll, score, from)};
 }
 
-// Scans the row again until its list proves the best value, i.e. reaches the bound on all other columns.
+// Scans the row again until its list proves the best value, i.e. reaches the bound on all other columns. Keys may give
+// a bound that the best value does not reach, at a price that rose between the passes or a floor price on its way;
+// float64 gives none unless prices rise again, so that the loop ends.
 template <class T>
 __device__ inline BestTwo proven_best_two(const State<T>& s, int row, double delta) {
-  while (true) {
+  for (bool exactly = false;; exactly = true) {
     BestTwo best = best_two(s, row, delta);
     const double bound = load_owned(&s.bound[row]);
     if (best.first >= bound) {
       best.second = max(best.second, bound);
       return best;
     }
-    scan(s, row, warp_team(), Stage::auction);
+    if (exactly) scan_again_exactly(s, row);
+    else scan(s, row, warp_team(), Stage::auction);
   }
 }
 
@@ -102,6 +105,12 @@ struct ChainCounts {
   u64 bids = 0, lost = 0;
 };
 
+// A maximum, since a later bid's price may get there first. Prices in words are not negative: bits are ordered like
+// values.
+__device__ inline void raise_floor_price(float* at, float price) {
+  atomicMax(reinterpret_cast<unsigned*>(at), __float_as_uint(price));
+}
+
 // Lane 0 places the bid. Returns the row to go on with: the displaced one, -1 after a free column, or the same again.
 template <class T>
 __device__ inline int place_bid(const State<T>& s, int row, const BestTwo& best, u64 units, double delta,
@@ -114,7 +123,7 @@ __device__ inline int place_bid(const State<T>& s, int row, const BestTwo& best,
     counts.lost++;
     return row;
   }
-  store(&s.floor_price[best.column], __double2float_rd(price_of(units, delta)));
+  raise_floor_price(&s.floor_price[best.column], __double2float_rd(price_of(units, delta)));
   if (is_free(old)) atomicAdd(&c->done, 1u);
   return owner_of(old);
 }

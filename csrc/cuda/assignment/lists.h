@@ -231,6 +231,12 @@ __device__ inline double row_unit(const RowSummary& found) {
   return spread > 1e-6 * range ? spread : 1e-3 * range;
 }
 
+template <class T>
+__device__ inline void count_scan(const State<T>& s) {
+  atomicAdd(&s.control->scans, 1ull);
+  atomicAdd(&s.control->spent, 8ull);  // a scan is paid for like 8 bids
+}
+
 // Builds the list of a row.
 template <bool Block, class T>
 __device__ inline void scan(const State<T>& s, int row, const Team<Block>& team, Stage stage) {
@@ -253,11 +259,17 @@ __device__ inline void scan(const State<T>& s, int row, const Team<Block>& team,
     s.unit[row] = row_unit<Exact<T>>(found);
     s.magnitude[row] = found.magnitude;
   }
-  if (team.rank == 0 && stage != Stage::start) {
-    atomicAdd(&s.control->scans, 1ull);
-    atomicAdd(&s.control->spent, 8ull);  // a scan is paid for like 8 bids
-  }
+  if (team.rank == 0 && stage != Stage::start) count_scan(s);
   team.sync();
+}
+
+// One warp: the same in the auction, without keys.
+template <class T>
+__device__ inline void scan_again_exactly(const State<T>& s, int row) {
+  __syncwarp();
+  scan_exactly(s, row, ScanPrices<T>(s, Stage::auction));
+  if (lane_id() == 0) count_scan(s);
+  __syncwarp();
 }
 
 }  // namespace lmcfast::cuda
