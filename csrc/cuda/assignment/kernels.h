@@ -5,7 +5,7 @@
 
 namespace lmcfast::cuda {
 
-// Shared memory of the kernels with shortest paths: chunk minima, and the keys where they fit.
+// Shared memory of the kernels with shortest paths, where they fit: chunk minima, and the keys beside them.
 __host__ __device__ constexpr size_t path_bytes(int64_t columns, bool keys) {
   const int64_t chunks = (columns + kChunk - 1) / kChunk;
   return size_t(8 * (chunks + (keys ? columns : 0)));
@@ -16,7 +16,7 @@ struct PathMemory {
   u64* least;
   double* keys;
   __device__ PathMemory(const State<T>& s, unsigned char* shared)
-      : least(reinterpret_cast<u64*>(shared)),
+      : least(s.least ? s.least : reinterpret_cast<u64*>(shared)),
         keys(s.key ? s.key : reinterpret_cast<double*>(least + (s.columns + kChunk - 1) / kChunk)) {}
 };
 
