@@ -184,6 +184,15 @@ def test_shared_memory_at_the_limit_that_a_kernel_has_unasked():
 
 
 @emulated_only
+def test_keys_in_shared_memory_of_227_kib():
+    """Up to 28,672 columns, with room for static variables; workspace that is not needed stays as it was."""
+    for columns, shared in ((28_672, True), (28_800, False)):
+        s = Solve(stored(np.random.default_rng(2).standard_normal((2, columns)))).run()
+        check_solve(s)
+        assert (s.arrays()["key"].view(np.uint8) == 0xCD).all() == shared
+
+
+@emulated_only
 def test_paths_without_shared_memory_for_their_columns():
     """What grows with the columns lies in the workspace then: any number of them can be solved."""
     configure(shared_limit=2048)  # the minima alone take 1976 bytes

@@ -42,7 +42,7 @@ DeviceLimits device_limits() {
   return d;
 }
 
-constexpr int kStaticShared = 4096;  // more than any kernel with shortest paths has beside its dynamic part
+constexpr int kStaticShared = 1024;  // more than any kernel with shortest paths has beside its dynamic part
 
 Shape choose_shape(const AssignmentProblem& p, const AssignmentOptions& o, const DeviceLimits& d) {
   Shape s{};
