@@ -88,6 +88,16 @@ void enqueue_end(Queue<T>& queue) {
   queue.everywhere(publish_kernel<T>);
 }
 
+// Every row is read twice. Of long rows few are read at a time, so that they are in the cache when they come again:
+// with four blocks for each multiprocessor in `shape`, two rows for each.
+template <class T>
+void enqueue_lists(Queue<T>& queue, const State<T>& s, const Shape& shape) {
+  constexpr int64_t long_row = 16 << 10;  // bytes
+  const bool few = s.columns * int64_t(sizeof(T)) > long_row;
+  const int64_t blocks = few ? std::max(1u, shape.blocks / 2) : int64_t(shape.blocks) * 8;
+  queue.run(unsigned(std::min<int64_t>(s.rows, blocks)), few ? 512 : 128, 0, scan_kernel<T>, s);
+}
+
 inline u64 step_limit(const AssignmentOptions& o, int columns) {
   return o.step_limit > 0 ? u64(o.step_limit) : 200 * u64(columns) + 1000;
 }
@@ -103,7 +113,7 @@ Enqueued enqueue_one(const AssignmentProblem& p, const AssignmentOptions& o, con
     queue.one_block(shift_start_prices_kernel<T>);
   }
   if (o.deterministic) queue.everywhere(scan_in_order_kernel<T>);
-  else queue.run(unsigned(std::min<int64_t>(s.rows, int64_t(shape.blocks) * 8)), 128, 0, scan_kernel<T>, s);
+  else enqueue_lists(queue, s, shape);
   queue.one_block(plan_kernel<T>);
   const int slots = s.rows == s.columns ? kSlots : 1;
   for (int k = 0; k < slots; k++) {
