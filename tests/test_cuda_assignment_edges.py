@@ -178,10 +178,27 @@ def test_offsets_beyond_32_bits():
         check_solve(Solve(view).run())
 
 
-@pytest.mark.parametrize("longer", [6080, 6090, 6100])
-def test_shared_memory_at_the_limit_that_a_kernel_has_unasked(longer):
+def test_shared_memory_at_the_limit_that_a_kernel_has_unasked():
     """Keys and minima of the paths take nearly 48 KiB, which hold the kernel's static variables, too."""
-    check_solve(Solve(matched(4, longer)).run())
+    check_solve(Solve(stored(np.random.default_rng(2).standard_normal((2, 6090)))).run())
+
+
+@emulated_only
+def test_keys_in_shared_memory_of_227_kib():
+    """Up to 28,672 columns, with room for static variables; workspace that is not needed stays as it was."""
+    for columns, shared in ((28_672, True), (28_800, False)):
+        s = Solve(stored(np.random.default_rng(2).standard_normal((2, columns)))).run()
+        check_solve(s)
+        assert (s.arrays()["key"].view(np.uint8) == 0xCD).all() == shared
+
+
+@emulated_only
+def test_paths_without_shared_memory_for_their_columns():
+    """What grows with the columns lies in the workspace then: any number of them can be solved."""
+    configure(shared_limit=2048)  # the minima alone take 1976 bytes
+    s = Solve(stored(np.random.default_rng(2).standard_normal((2, 31_500)))).run()
+    check_solve(s)
+    assert (s.arrays()["least"].view(np.uint8) != 0xCD).any()
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0)])

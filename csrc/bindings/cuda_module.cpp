@@ -50,13 +50,14 @@ void use_device(int device) {
 
 // What a test sets before a launch; a call without arguments restores the defaults.
 void configure(uint64_t seed, unsigned residency, uint64_t work_limit, unsigned multiprocessors,
-               unsigned compute_capability) {
+               unsigned compute_capability, unsigned shared_limit) {
   emulation::Options options;
   options.seed = seed;
   options.residency = residency;
   options.work_limit = work_limit;
   options.multiprocessors = multiprocessors;
   options.compute_capability = compute_capability;
+  options.shared_limit = shared_limit;
   emulation::configure(options);
 }
 
@@ -80,7 +81,8 @@ void bind_emulator(py::module_& m) {
   const emulation::Options usual;
   m.def("configure", configure, "Sets the schedule and the device of the emulator (csrc/emulation/control.h).",
         py::arg("seed") = usual.seed, py::arg("residency") = usual.residency, py::arg("work_limit") = usual.work_limit,
-        py::arg("multiprocessors") = usual.multiprocessors, py::arg("compute_capability") = usual.compute_capability);
+        py::arg("multiprocessors") = usual.multiprocessors, py::arg("compute_capability") = usual.compute_capability,
+        py::arg("shared_limit") = usual.shared_limit);
   m.def("counters", counters, "What the emulator did since reset_counters().");
   m.def("reset_counters", emulation::reset_counters);
 }

@@ -42,7 +42,7 @@ DeviceLimits device_limits() {
   return d;
 }
 
-constexpr int kStaticShared = 4096;  // more than any kernel with shortest paths has beside its dynamic part
+constexpr int kStaticShared = 1024;  // more than any kernel with shortest paths has beside its dynamic part
 
 Shape choose_shape(const AssignmentProblem& p, const AssignmentOptions& o, const DeviceLimits& d) {
   Shape s{};
@@ -51,7 +51,11 @@ Shape choose_shape(const AssignmentProblem& p, const AssignmentOptions& o, const
   s.chain_threads = o.deterministic ? 32 : s.threads;
   s.chain_blocks = o.deterministic ? 1 : s.blocks;
   s.path_threads = unsigned(o.path_threads > 0 ? o.path_threads : 512);
-  s.shared_keys = path_bytes(std::max(p.rows, p.columns), true) + kStaticShared <= size_t(d.shared_bytes);
+  const auto fits = [&](bool keys) {
+    return path_bytes(std::max(p.rows, p.columns), keys) + kStaticShared <= size_t(d.shared_bytes);
+  };
+  s.shared_least = fits(false);
+  s.shared_keys = fits(true);
   return s;
 }
 

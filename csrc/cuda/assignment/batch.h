@@ -82,7 +82,7 @@ __device__ inline void write_empty(const State<T>& s, int64_t rows, int64_t colu
 // Chains by all warps, or by one.
 template <class T>
 __device__ inline void chains_in_block(const State<T>& s, double eps) {
-  if (!s.deterministic || threadIdx.x < 32) run_chains(s, eps);
+  if (!s.deterministic || threadIdx.x < 32) run_chains<Scope::block>(s, eps);
   __syncthreads();
 }
 
@@ -107,8 +107,8 @@ __device__ inline void tighten_in_block(const State<T>& s) {
   __syncthreads();
   read_owners(s, block_threads());
   __syncthreads();
-  if (!s.deterministic) release_loose_rows(s, block_warps());
-  else if (threadIdx.x < 32) release_loose_rows(s, Workers{0, 1});
+  if (!s.deterministic) release_loose_rows<Scope::block>(s, block_warps());
+  else if (threadIdx.x < 32) release_loose_rows<Scope::block>(s, Workers{0, 1});
   __syncthreads();
   if (threadIdx.x == 0) begin_exact_bids(s);
   __syncthreads();
@@ -117,11 +117,11 @@ __device__ inline void tighten_in_block(const State<T>& s) {
   __syncthreads();
   read_words(s, block_threads());
   __syncthreads();
-  write_profits(s, block_warps());
+  write_profits<Scope::block>(s, block_warps());
   __syncthreads();
   lower_free_columns(s, block_warps());
   __syncthreads();
-  rebuild_exceeded_lists(s, block_warps());
+  rebuild_exceeded_lists<Scope::block>(s, block_warps());
   __syncthreads();
 }
 
@@ -135,7 +135,7 @@ __device__ inline void solve_in_block(const State<T>& s, u64* least, u64 step_li
     shift_start_prices(s);
   }
   const Workers warps = block_warps();
-  for (int i = int(warps.rank); i < s.rows; i += int(warps.count)) scan(s, i, warp_team(), Stage::start);
+  for (int i = int(warps.rank); i < s.rows; i += int(warps.count)) scan<Scope::block>(s, i, warp_team(), Stage::start);
   __syncthreads();
   plan(s);
   auction_in_block(s, least);

@@ -19,19 +19,19 @@ struct BestTwo {
 };
 
 // Of equal columns a free one, else one that depends on the row.
-template <class T>
+template <Scope scope, class T>
 __device__ inline BestTwo best_two(const State<T>& s, int row, double delta) {
   const unsigned lane = lane_id();
-  const int length = load_owned(&s.list_length[row]);
+  const int length = load_owned<scope>(&s.list_length[row]);
   const int* const columns = s.columns_listed(row);
   const Exact<T>* const scores = s.scores_listed(row);
   double first = -LMCFAST_INFINITY, second = -LMCFAST_INFINITY, score = 0;
   int column = -1;
   u64 word = 0;
   for (int k = int(lane); k < length; k += 32) {
-    const int j = load_owned(&columns[k]);
-    const double a = double(load_owned(&scores[k]));
-    const u64 w = load(&s.word[j]);
+    const int j = load_owned<scope>(&columns[k]);
+    const double a = double(load_owned<scope>(&scores[k]));
+    const u64 w = load<scope>(&s.word[j]);
     const double v = a - word_price(w, delta);
     if (v > first || (v == first && is_free(w) && !is_free(word))) {
       second = first;
@@ -57,17 +57,17 @@ __device__ inline BestTwo best_two(const State<T>& s, int row, double delta) {
 // Scans the row again until its list proves the best value, i.e. reaches the bound on all other columns. Keys may give
 // a bound that the best value does not reach, at a price that rose between the passes or a floor price on its way;
 // float64 gives none unless prices rise again, so that the loop ends.
-template <class T>
+template <Scope scope, class T>
 __device__ inline BestTwo proven_best_two(const State<T>& s, int row, double delta) {
   for (bool exactly = false;; exactly = true) {
-    BestTwo best = best_two(s, row, delta);
-    const double bound = load_owned(&s.bound[row]);
+    BestTwo best = best_two<scope>(s, row, delta);
+    const double bound = load_owned<scope>(&s.bound[row]);
     if (best.first >= bound) {
       best.second = max(best.second, bound);
       return best;
     }
-    if (exactly) scan_again_exactly(s, row);
-    else scan(s, row, warp_team(), Stage::auction);
+    if (exactly) scan_again_exactly<scope>(s, row);
+    else scan<scope>(s, row, warp_team(), Stage::auction);
   }
 }
 
@@ -112,11 +112,11 @@ __device__ inline void raise_floor_price(float* at, float price) {
 }
 
 // Lane 0 places the bid. Returns the row to go on with: the displaced one, -1 after a free column, or the same again.
-template <class T>
+template <Scope scope, class T>
 __device__ inline int place_bid(const State<T>& s, int row, const BestTwo& best, u64 units, double delta,
                                 ChainCounts& counts) {
   Control* const c = s.control;
-  const u64 mine = make_word(units, row), old = fetch_max(&s.word[best.column], mine);
+  const u64 mine = make_word(units, row), old = fetch_max<scope>(&s.word[best.column], mine);
   counts.bids++;
   if (counts.bids % 8 == 0) atomicAdd(&c->spent, 8ull);
   if (old >= mine) {
@@ -137,7 +137,7 @@ __device__ inline int take_from_queue(const State<T>& s, unsigned count) {
   return at < count ? s.queue[at] : -1;
 }
 
-template <class T>
+template <Scope scope, class T>
 __device__ inline void run_chains(const State<T>& s, double eps) {
   Control* const c = s.control;
   const double delta = c->delta, inverse_delta = c->inverse_delta;
@@ -152,17 +152,17 @@ __device__ inline void run_chains(const State<T>& s, double eps) {
       if (row < 0) break;
       made = 0;
     }
-    if (!stop) stop = __shfl_sync(kAll, int(load(&c->done) >= target || load(&c->spent) >= limit), 0);
+    if (!stop) stop = __shfl_sync(kAll, int(load<scope>(&c->done) >= target || load<scope>(&c->spent) >= limit), 0);
     int next = -1;
     bool placed = false;
     const double own = tolerance(s, row, eps, delta);
     if (own == 0) made++;
     if (!stop && made <= kExactChain) {
-      const BestTwo best = proven_best_two(s, row, delta);
+      const BestTwo best = proven_best_two<scope>(s, row, delta);
       const Offer offer = make_offer(best, own, delta, inverse_delta, &c->status);
       placed = offer.possible;
       __syncwarp();  // every lane has read this row's list before the row can be displaced
-      if (placed && lane_id() == 0) next = place_bid(s, row, best, offer.units, delta, counts);
+      if (placed && lane_id() == 0) next = place_bid<scope>(s, row, best, offer.units, delta, counts);
     }
     if (!placed && lane_id() == 0) s.left[atomicAdd(&c->left, 1u)] = row;
     __syncwarp();  // a shuffle alone would not hand the next row's list to the other lanes

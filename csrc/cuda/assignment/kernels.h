@@ -5,7 +5,7 @@
 
 namespace lmcfast::cuda {
 
-// Shared memory of the kernels with shortest paths: chunk minima, and the keys where they fit.
+// Shared memory of the kernels with shortest paths, where they fit: chunk minima, and the keys beside them.
 __host__ __device__ constexpr size_t path_bytes(int64_t columns, bool keys) {
   const int64_t chunks = (columns + kChunk - 1) / kChunk;
   return size_t(8 * (chunks + (keys ? columns : 0)));
@@ -16,7 +16,7 @@ struct PathMemory {
   u64* least;
   double* keys;
   __device__ PathMemory(const State<T>& s, unsigned char* shared)
-      : least(reinterpret_cast<u64*>(shared)),
+      : least(s.least ? s.least : reinterpret_cast<u64*>(shared)),
         keys(s.key ? s.key : reinterpret_cast<double*>(least + (s.columns + kChunk - 1) / kChunk)) {}
 };
 
@@ -40,14 +40,14 @@ template <class T>
 __global__ void scan_kernel(State<T> s) {
   LMCFAST_SHARED(unsigned, scratch, [kScanScratch]);
   const Team<true> team = {threadIdx.x, blockDim.x, scratch};
-  for (int64_t i = blockIdx.x; i < s.rows; i += gridDim.x) scan(s, int(i), team, Stage::start);
+  for (int64_t i = blockIdx.x; i < s.rows; i += gridDim.x) scan<Scope::device>(s, int(i), team, Stage::start);
 }
 
 // A warp for each row: the order of a list does not depend on who comes first.
 template <class T>
 __global__ void scan_in_order_kernel(State<T> s) {
   const Workers w = grid_warps();
-  for (int64_t i = w.rank; i < s.rows; i += w.count) scan(s, int(i), warp_team(), Stage::start);
+  for (int64_t i = w.rank; i < s.rows; i += w.count) scan<Scope::device>(s, int(i), warp_team(), Stage::start);
 }
 
 template <class T>
@@ -62,7 +62,7 @@ __global__ void begin_phase_kernel(State<T> s) {
 
 template <class T>
 __global__ void chains_kernel(State<T> s) {
-  if (!s.control->finished) run_chains(s, s.control->eps);
+  if (!s.control->finished) run_chains<Scope::device>(s, s.control->eps);
 }
 
 template <class T>
@@ -89,7 +89,7 @@ __global__ void read_owners_kernel(State<T> s) {
 
 template <class T>
 __global__ void release_loose_rows_kernel(State<T> s) {
-  if (!s.control->settled) release_loose_rows(s, grid_warps());
+  if (!s.control->settled) release_loose_rows<Scope::device>(s, grid_warps());
 }
 
 template <class T>
@@ -99,7 +99,7 @@ __global__ void begin_exact_bids_kernel(State<T> s) {
 
 template <class T>
 __global__ void exact_bids_kernel(State<T> s) {
-  if (!s.control->settled) run_chains(s, 0.);
+  if (!s.control->settled) run_chains<Scope::device>(s, 0.);
 }
 
 template <class T>
@@ -109,7 +109,7 @@ __global__ void read_words_kernel(State<T> s) {
 
 template <class T>
 __global__ void write_profits_kernel(State<T> s) {
-  if (!s.control->settled) write_profits(s, grid_warps());
+  if (!s.control->settled) write_profits<Scope::device>(s, grid_warps());
 }
 
 template <class T>
@@ -119,7 +119,7 @@ __global__ void lower_free_columns_kernel(State<T> s) {
 
 template <class T>
 __global__ void rebuild_exceeded_lists_kernel(State<T> s) {
-  if (!s.control->settled) rebuild_exceeded_lists(s, grid_warps());
+  if (!s.control->settled) rebuild_exceeded_lists<Scope::device>(s, grid_warps());
 }
 
 template <class T>

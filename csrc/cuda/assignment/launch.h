@@ -10,7 +10,7 @@ struct Shape {
   unsigned blocks, threads;  // of kernels over the whole device
   unsigned chain_blocks, chain_threads;
   unsigned path_threads;  // of the one block of the shortest paths
-  bool shared_keys;
+  bool shared_least, shared_keys;
 };
 
 template <class T>
@@ -29,6 +29,14 @@ State<T> make_state(const AssignmentProblem& p, const AssignmentOptions& o, void
   s.report = report;
   Layout at(workspace);
   lay_out(s, at, false);
+  return s;
+}
+
+// Leaves to shared memory what fits there.
+template <class T>
+State<T> place_columns(State<T> s, const Shape& shape) {
+  if (shape.shared_least) s.least = nullptr;
+  if (shape.shared_keys) s.key = nullptr;
   return s;
 }
 
@@ -59,7 +67,8 @@ class Queue {
 
   template <class... P, class... A>
   void path_block(void (*kernel)(P...), A... arguments) {
-    run(1, shape_.path_threads, path_bytes(state_.columns, shape_.shared_keys), kernel, state_, arguments...);
+    const size_t shared = shape_.shared_least ? path_bytes(state_.columns, shape_.shared_keys) : 0;
+    run(1, shape_.path_threads, shared, kernel, state_, arguments...);
   }
 
   Enqueued result() const { return {error_, launches_}; }
@@ -79,6 +88,16 @@ void enqueue_end(Queue<T>& queue) {
   queue.everywhere(publish_kernel<T>);
 }
 
+// Every row is read twice. Of long rows few are read at a time, so that they are in the cache when they come again:
+// with four blocks for each multiprocessor in `shape`, two rows for each.
+template <class T>
+void enqueue_lists(Queue<T>& queue, const State<T>& s, const Shape& shape) {
+  constexpr int64_t long_row = 16 << 10;  // bytes
+  const bool few = s.columns * int64_t(sizeof(T)) > long_row;
+  const int64_t blocks = few ? std::max(1u, shape.blocks / 2) : int64_t(shape.blocks) * 8;
+  queue.run(unsigned(std::min<int64_t>(s.rows, blocks)), few ? 512 : 128, 0, scan_kernel<T>, s);
+}
+
 inline u64 step_limit(const AssignmentOptions& o, int columns) {
   return o.step_limit > 0 ? u64(o.step_limit) : 200 * u64(columns) + 1000;
 }
@@ -86,8 +105,7 @@ inline u64 step_limit(const AssignmentOptions& o, int columns) {
 template <class T>
 Enqueued enqueue_one(const AssignmentProblem& p, const AssignmentOptions& o, const Shape& shape, void* workspace,
                      AssignmentReport* report, Stream stream) {
-  State<T> s = make_state<T>(p, o, workspace, report);
-  if (shape.shared_keys) s.key = nullptr;
+  const State<T> s = place_columns(make_state<T>(p, o, workspace, report), shape);
   Queue<T> queue(s, shape, o.launches, stream);
   queue.everywhere(clear_kernel<T>);
   if (s.start_prices) {
@@ -95,7 +113,7 @@ Enqueued enqueue_one(const AssignmentProblem& p, const AssignmentOptions& o, con
     queue.one_block(shift_start_prices_kernel<T>);
   }
   if (o.deterministic) queue.everywhere(scan_in_order_kernel<T>);
-  else queue.run(unsigned(std::min<int64_t>(s.rows, int64_t(shape.blocks) * 8)), 128, 0, scan_kernel<T>, s);
+  else enqueue_lists(queue, s, shape);
   queue.one_block(plan_kernel<T>);
   const int slots = s.rows == s.columns ? kSlots : 1;
   for (int k = 0; k < slots; k++) {
@@ -124,8 +142,7 @@ Enqueued enqueue_one(const AssignmentProblem& p, const AssignmentOptions& o, con
 template <class T>
 Enqueued enqueue_more_paths(const AssignmentProblem& p, const AssignmentOptions& o, const Shape& shape, void* workspace,
                             AssignmentReport* report, Stream stream) {
-  State<T> s = make_state<T>(p, o, workspace, report);
-  if (shape.shared_keys) s.key = nullptr;
+  const State<T> s = place_columns(make_state<T>(p, o, workspace, report), shape);
   Queue<T> queue(s, shape, o.launches, stream);
   queue.path_block(paths_kernel<T>, step_limit(o, s.columns), false);
   enqueue_end(queue);

@@ -25,8 +25,8 @@ class Layout {
   size_t used_ = 0;
 };
 
-// Shows every array of a problem to at.take(name, pointer, entries), in order. `shared_columns`: words, floor prices
-// and keys are in shared memory.
+// Shows every array of a problem to at.take(name, pointer, entries), in order. `shared_columns`: words, floor prices,
+// keys and their minima are in shared memory.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // a visitor of the host is called there alone
 #endif
@@ -40,6 +40,7 @@ __host__ __device__ inline void lay_out(State<T>& s, Visitor& at, bool shared_co
     at.take("word", s.word, columns);
     at.take("floor_price", s.floor_price, columns);
     at.take("key", s.key, columns);
+    at.take("least", s.least, (columns + kChunk - 1) / kChunk);
   }
   at.take("price", s.price, columns);
   at.take("distance", s.distance, columns);

@@ -27,8 +27,9 @@ __device__ inline Team<false> warp_team() { return {lane_id(), 32, nullptr}; }
 // prices of the shortest paths.
 enum class Stage { start, auction, paths };
 
-// The prices that a scan sees.
-template <class T>
+// The prices that a scan sees. Here and below `scope`: the threads that share the problem's words and lists; those of
+// one block find them in the cache of its multiprocessor.
+template <Scope scope, class T>
 struct ScanPrices {
   const State<T>& s;
   Stage stage;
@@ -38,9 +39,9 @@ struct ScanPrices {
       : s(state), stage(at), zero(at == Stage::start && !state.start_prices), delta(state.control->delta) {}
   __device__ double exact_price(int j) const {
     if (zero) return 0;
-    return stage == Stage::auction ? word_price(load(&s.word[j]), delta) : s.price[j];
+    return stage == Stage::auction ? word_price(load<scope>(&s.word[j]), delta) : s.price[j];
   }
-  __device__ float floor_price(int j) const { return zero ? 0.f : load(&s.floor_price[j]); }
+  __device__ float floor_price(int j) const { return zero ? 0.f : load<scope>(&s.floor_price[j]); }
 };
 
 // Keys of values, by how scores are stored.
@@ -100,9 +101,9 @@ __device__ inline void look_at_score(const State<T>& s, Exact<T> score, unsigned
 }
 
 // The first pass over a row: class maxima of the keys, and the checks. Four loads are in flight for each thread.
-template <bool Block, class T>
+template <Scope scope, bool Block, class T>
 __device__ inline RowSummary summarise_row(const State<T>& s, int row, const Team<Block>& team,
-                                           const ScanPrices<T>& prices) {
+                                           const ScanPrices<scope, T>& prices) {
   constexpr int kAhead = 4;
   unsigned top = 0, low = ~0u;
   Exact<T> magnitude = 0;
@@ -146,8 +147,8 @@ __device__ inline RowSummary summarise_row(const State<T>& s, int row, const Tea
 
 // The second pass: entries whose key reaches the threshold. Returns how many there are; only the first `capacity` are
 // kept.
-template <bool Block, class T>
-__device__ inline int collect(const State<T>& s, int row, const Team<Block>& team, const ScanPrices<T>& prices,
+template <Scope scope, bool Block, class T>
+__device__ inline int collect(const State<T>& s, int row, const Team<Block>& team, const ScanPrices<scope, T>& prices,
                               unsigned threshold) {
   int* const columns = s.columns_listed(row);
   Exact<T>* const scores = s.scores_listed(row);
@@ -172,8 +173,8 @@ __device__ inline int collect(const State<T>& s, int row, const Team<Block>& tea
     }
     const int at = base + __popc(taken & ((1u << lane_id()) - 1));
     if (take && at < s.capacity) {
-      store_owned(&columns[at], j);
-      store_owned(&scores[at], score);
+      store_owned<scope>(&columns[at], j);
+      store_owned<scope>(&scores[at], score);
     }
   }
   team.sync();
@@ -182,8 +183,8 @@ __device__ inline int collect(const State<T>& s, int row, const Team<Block>& tea
 
 // Ties, or values closer than keys can tell apart: the columns in 128 classes, the best of each in float64, and the
 // best of all that were left out as an exact bound. One warp.
-template <class T>
-__device__ inline void scan_exactly(const State<T>& s, int row, const ScanPrices<T>& prices) {
+template <Scope scope, class T>
+__device__ inline void scan_exactly(const State<T>& s, int row, const ScanPrices<scope, T>& prices) {
   const unsigned lane = lane_id();
   double best[4], excluded = -LMCFAST_INFINITY;
   int column[4];
@@ -210,14 +211,14 @@ __device__ inline void scan_exactly(const State<T>& s, int row, const ScanPrices
     const unsigned has = __ballot_sync(kAll, column[c] >= 0);
     const int at = count + __popc(has & ((1u << lane) - 1));
     if (column[c] >= 0) {
-      store_owned(&s.columns_listed(row)[at], column[c]);
-      store_owned(&s.scores_listed(row)[at], s.at(row, column[c]));
+      store_owned<scope>(&s.columns_listed(row)[at], column[c]);
+      store_owned<scope>(&s.scores_listed(row)[at], s.at(row, column[c]));
     }
     count += __popc(has);
   }
   if (lane == 0) {
-    store_owned(&s.list_length[row], count);
-    store_owned(&s.bound[row], bound);
+    store_owned<scope>(&s.list_length[row], count);
+    store_owned<scope>(&s.bound[row], bound);
     atomicAdd(&s.control->exact_scans, 1ull);
   }
 }
@@ -238,9 +239,9 @@ __device__ inline void count_scan(const State<T>& s) {
 }
 
 // Builds the list of a row.
-template <bool Block, class T>
+template <Scope scope, bool Block, class T>
 __device__ inline void scan(const State<T>& s, int row, const Team<Block>& team, Stage stage) {
-  const ScanPrices<T> prices(s, stage);
+  const ScanPrices<scope, T> prices(s, stage);
   team.sync();
   const RowSummary found = summarise_row(s, row, team, prices);
   const unsigned forbidden = forbidden_key<Exact<T>>();
@@ -252,8 +253,8 @@ __device__ inline void scan(const State<T>& s, int row, const Team<Block>& team,
   if (count > s.capacity || !(whole || Keys<Exact<T>>::resolved(top, rest, found.magnitude))) {
     if (team.rank < 32) scan_exactly(s, row, prices);
   } else if (team.rank == 0) {
-    store_owned(&s.list_length[row], count);
-    store_owned(&s.bound[row], rest);
+    store_owned<scope>(&s.list_length[row], count);
+    store_owned<scope>(&s.bound[row], rest);
   }
   if (team.rank == 0 && stage == Stage::start) {
     s.unit[row] = row_unit<Exact<T>>(found);
@@ -264,10 +265,10 @@ __device__ inline void scan(const State<T>& s, int row, const Team<Block>& team,
 }
 
 // One warp: the same in the auction, without keys.
-template <class T>
+template <Scope scope, class T>
 __device__ inline void scan_again_exactly(const State<T>& s, int row) {
   __syncwarp();
-  scan_exactly(s, row, ScanPrices<T>(s, Stage::auction));
+  scan_exactly(s, row, ScanPrices<scope, T>(s, Stage::auction));
   if (lane_id() == 0) count_scan(s);
   __syncwarp();
 }

@@ -11,12 +11,12 @@
 namespace lmcfast::cuda {
 
 // u[i] of all rows at the prices in words, which the float64 state repeats. Workers are warps.
-template <class T>
+template <Scope scope, class T>
 __device__ inline void write_profits(const State<T>& s, Workers w) {
   const double delta = s.control->delta;
   for (int64_t i = w.rank; i < s.rows; i += w.count) {
     const int j = s.column_of[i];
-    const double profit = j >= 0 ? s.score[i] - s.price[j] : proven_best_two(s, int(i), delta).first;
+    const double profit = j >= 0 ? s.score[i] - s.price[j] : proven_best_two<scope>(s, int(i), delta).first;
     if (lane_id() == 0) s.profit[i] = profit;
   }
 }
@@ -37,7 +37,7 @@ __device__ inline void lower_free_columns(const State<T>& s, Workers w) {
 }
 
 // Workers are warps.
-template <class T>
+template <Scope scope, class T>
 __device__ inline void rebuild_exceeded_lists(const State<T>& s, Workers w) {
   const int lowered = int(s.control->lowered);
   if (lowered == 0) return;
@@ -47,7 +47,7 @@ __device__ inline void rebuild_exceeded_lists(const State<T>& s, Workers w) {
       const int j = s.order[k];
       best = max(best, double(s.at(int(i), j)) - s.price[j]);
     }
-    if (warp_max(best) > s.bound[i]) scan(s, int(i), warp_team(), Stage::paths);
+    if (warp_max(best) > s.bound[i]) scan<scope>(s, int(i), warp_team(), Stage::paths);
   }
 }
 

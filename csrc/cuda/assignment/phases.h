@@ -265,18 +265,18 @@ __device__ inline void read_owners(const State<T>& s, Workers w) {
 }
 
 // Frees every row whose column is not exactly its best, and queues the free rows. Workers are warps.
-template <class T>
+template <Scope scope, class T>
 __device__ inline void release_loose_rows(const State<T>& s, Workers w) {
   Control* const c = s.control;
   const double delta = c->delta;
   for (int64_t i = w.rank; i < s.rows; i += w.count) {
-    const BestTwo best = proven_best_two(s, int(i), delta);
+    const BestTwo best = proven_best_two<scope>(s, int(i), delta);
     if (lane_id() != 0) continue;
     int j = s.column_of[i];
     if (j >= 0) {
-      const u64 word = load(&s.word[j]);
+      const u64 word = load<scope>(&s.word[j]);
       if (double(s.at(int(i), j)) - word_price(word, delta) < best.first) {
-        store(&s.word[j], word & ~kOwnerMask);
+        store<scope>(&s.word[j], word & ~kOwnerMask);
         j = -1;
       }
     }

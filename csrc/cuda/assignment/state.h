@@ -74,7 +74,8 @@ struct State {
   u64* word;           // words.h
   float* floor_price;  // the word's price, rounded down
   double* price;
-  double* key;  // paths.h; in shared memory where it fits
+  double* key;  // paths.h; null where it is in shared memory, as far as that fits
+  u64* least;   // of chunks of columns; the same
   double* distance;
   int *reached_from, *row_of, *order, *touched;
   // Of rows.
