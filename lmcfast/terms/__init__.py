@@ -4,7 +4,8 @@ This is the one place that multiplies for the matchers, so the rule for accuracy
 float32-accurate products, whatever reduced precision the caller allows torch elsewhere; bfloat16 and float16 storage
 is multiplied exactly and summed up in float32; float64 storage stays float64.
 
-A term adds ``weight * a @ b.T`` to an (n, n) score matrix. On the CPU every product is a matrix product of torch's.
+A term adds ``weight * a @ b.T`` to an (n, n) score matrix. On the CPU products are matrix products of torch's, but for
+those of up to 64 units, which a kernel of our own takes in one call (``products.py``).
 Tensors on a device go to the kernels of ``csrc/include/lmcfast/cuda_similarity.h`` (``device.py``) or, where they are
 large, to torch (``plan.py``).
 """
