@@ -139,11 +139,17 @@ def _measure(name: str, weights: str, pair: Any, options: argparse.Namespace, pe
     row["peers"] = {
         peer: _summary([spent for spent, _ in ran], [value for _, value in ran]) for peer, ran in runs.items()
     }
-    late = row["seconds"] * 1e3 > MILLISECONDS.get(name, float("inf"))
-    slow = "port" in runs and row["peers"]["port"]["median"] < OVER_PORT.get(name, 0.0) * row["seconds"]
-    heavy = row["shares"]["assignment"] > ASSIGNMENT.get(name, 1.0)
-    row["holds"] = row["ratio"] >= BARS.get(name, 0.0) and row["above_twin"] >= -1e-3 and not (late or slow or heavy)
+    row["holds"] = _holds(row)
     return row
+
+
+def _holds(row: dict[str, Any]) -> bool:
+    """Whether a row keeps every bar of its network, and an objective that is not below the twin's median."""
+    name, peers = row["network"], row["peers"]
+    late = row["seconds"] * 1e3 > MILLISECONDS.get(name, float("inf"))
+    slow = "port" in peers and peers["port"]["median"] < OVER_PORT.get(name, 0.0) * row["seconds"]
+    heavy = row["shares"]["assignment"] > ASSIGNMENT.get(name, 1.0)
+    return row["ratio"] >= BARS.get(name, 0.0) and row["above_twin"] >= -1e-3 and not (late or slow or heavy)
 
 
 def _summary(seconds: list[float], objectives: list[float]) -> dict[str, float]:

@@ -7,19 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import families
+import measure
 import numpy as np
+import peers
 import pytest
+import tables
 from scipy.optimize import linear_sum_assignment
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-try:
-    import families
-    import measure
-    import peers
-    import tables
-finally:
-    sys.path.remove(str(BENCHMARKS))
 
 QUICK = measure.Settings(repeats=1, isolate=False)
 UNTRAINED = [family.name for family in families.FAMILIES.values() if not family.trained]
