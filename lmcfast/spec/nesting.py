@@ -39,15 +39,6 @@ def beside(parts: Sequence[Layout], index: int) -> Product:
     return Product(tuple(part for k, part in enumerate(parts) if k != index))
 
 
-def outside_needs(layout: Layout, within: Mapping[str, Sequence[str]]) -> frozenset[str]:
-    """Outer groups whose index the layout's nested groups need from outside the layout.
-
-    ``within``: group -> its outer groups. Raises ``SpecError`` (``group``: the nested group) where an outer group
-    has more than one index beside it.
-    """
-    return frozenset(outer for _, outer in _needs(layout, within))
-
-
 def _needs(layout: Layout, within: Mapping[str, Sequence[str]]) -> frozenset[tuple[str, str]]:
     """Pairs (nested group, outer group) that the layout leaves open."""
     if isinstance(layout, Atom):
