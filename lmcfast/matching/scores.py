@@ -190,7 +190,8 @@ def drift(part: Part, kept: Kept, alignment: Alignment, generator: torch.Generat
     placed = signs[alignment.permutations[part.place.group].to(signs.device)]
     off = matrix @ signs - part.tensor.weight * (a @ (b.T @ placed))
     unit = 2.0**-24 * part.tensor.weight * part.tensor.figures.square_b**0.5
-    return float((off.abs() / (torch.linalg.vector_norm(a, dim=1) * unit).clamp_min(1e-300)).max())
+    lengths = a.square().sum(dim=1).sqrt()  # vector_norm takes 16 times as long where the units lie side by side
+    return float((off.abs() / (lengths * unit).clamp_min(1e-300)).max())
 
 
 def _worth_keeping(problem: Problem, budget: int) -> list[tuple[str, int]]:
