@@ -123,6 +123,19 @@ def test_tensors_are_held_as_their_twin_holds_them(
             assert math.isclose(found, value, rel_tol=1e-12, abs_tol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("units", [1, 15, 33, 64])
+@pytest.mark.parametrize("kernel", [1, 2, 4, 8, 9, 16, 25, 49])
+def test_kernels_of_every_size_are_turned(kernel: int, units: int, dtype: torch.dtype) -> None:
+    a, b = (drawn((3, units, kernel), dtype, seed) for seed in (1, 2))
+    held_a, held_b = (torch.full((3, kernel, units), float("nan"), dtype=dtype) for _ in range(2))
+    table = np.array([[3, kernel, units, units * kernel, 1, kernel, 0, kernel * units, 0]])
+    arrays = held_a.view(-1).numpy(), held_b.view(-1).numpy()
+    _native.hold_pairs([a.numpy()], [b.numpy()], *arrays, table, 1)
+    torch.testing.assert_close(held_a, a.transpose(1, 2), rtol=0, atol=0)
+    torch.testing.assert_close(held_b, b.transpose(1, 2), rtol=0, atol=0)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     """The kernels follow pointers, so the extension itself refuses what would lead them astray."""
     order, a = np.arange(4), np.zeros((3, 4), np.float32)

@@ -211,12 +211,35 @@ void unit_differences(T* a_out, T* b_out, const T* a, const T* b, const UnitShap
   }
 }
 
+// From (middle, last) whose middle axis lies side by side, as that of a convolution's kernel does, to dense: in squares
+// that are transposed in registers, of which the last may be read beyond its rows but never beyond the plane.
+template <class T>
+void copy_turned(T* to, const T* from, int64_t middle, int64_t last, int64_t stride) {
+  constexpr int64_t kSide = kVectorBytes / int64_t(sizeof(T));
+  const int64_t plane = (last - 1) * stride + middle;
+  for (int64_t m = 0; m < middle; m += kSide) {
+    const int64_t rows = middle - m < kSide ? middle - m : kSide;
+    const bool worth = 2 * rows >= kSide;
+    int64_t k = 0;
+    for (; worth && k + kSide <= last && m + (k + kSide - 1) * stride + kSide <= plane; k += kSide) {
+      decltype(load_lanes(from)) square[kSide];
+      for (int64_t i = 0; i < kSide; ++i) square[i] = load_lanes(from + m + (k + i) * stride);
+      transpose_square<int(kSide) / 2>(square);
+      for (int64_t i = 0; i < rows; ++i) store_lanes(to + (m + i) * last + k, square[i]);
+    }
+    for (int64_t i = m; i < m + rows; ++i)
+      for (int64_t j = k; j < last; ++j) to[i * last + j] = from[i + j * stride];
+  }
+}
+
 // One index of the first axis: from (middle, last) with strides to dense.
 template <class T>
 void copy_plane(T* to, const T* from, const int64_t* shape, const int64_t* strides) {
   const int64_t middle = shape[1], last = shape[2];
   if (strides[2] == 1) {
     for (int64_t m = 0; m < middle; ++m) copy(to + m * last, from + m * strides[1], last);
+  } else if (strides[1] == 1) {
+    copy_turned(to, from, middle, last, strides[2]);
   } else {
     for (int64_t m = 0; m < middle; ++m)
       for (int64_t k = 0; k < last; ++k) to[m * last + k] = from[m * strides[1] + k * strides[2]];

@@ -12,7 +12,7 @@ from .device import DeviceState, colours
 from .objective import distance_as_stored, distance_of
 from .problem import Permutations, Problem
 from .result import MatchResult
-from .start import evidence, identity, moves_free, random_permutations
+from .start import identity, most_evident, moves_free, random_permutations
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ class _Start:
             self.shuffle.shuffle(free)
         settled = set(problem.spec.groups).difference(free)
         while free:
-            group = max(free, key=lambda name: evidence(problem, name, settled))  # max keeps the first of equals
+            group, found = most_evident(problem, free, settled)
             free.remove(group)
-            if evidence(problem, group, settled) > 0:
+            if found > 0:
                 for step in state.visit([group], 0, frozenset(settled)):
                     if self.callback is not None:
                         self.callback(step)

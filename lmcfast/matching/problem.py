@@ -241,7 +241,7 @@ def _held(plan: _Plan, params_a: Params, params_b: Params, device: torch.device)
 def _surely_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """False where a tensor holds NaN or infinity; it may also be false by overflow."""
     sums = [
-        float(torch.cat([t.detach().reshape(-1) for t in tensors if t.dtype == dtype]).sum())
+        float(torch.cat([t if t.dim() == 1 else t.reshape(-1) for t in tensors if t.dtype == dtype]).sum().detach())
         for dtype in {tensor.dtype for tensor in tensors}
         if dtype.is_floating_point or dtype.is_complex
     ]

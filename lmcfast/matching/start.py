@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -15,6 +16,7 @@ from .scores import ScoreTable
 
 Start = Literal["best", "identity", "forward", "random"]
 STARTS: tuple[str, ...] = get_args(Start)
+MOST_EVIDENCE = 2
 
 
 def choose_start(
@@ -73,9 +75,9 @@ def forward_start(
         shuffle.shuffle(free)
     settled = set(problem.spec.groups).difference(free)
     while free:
-        group = max(free, key=lambda name: evidence(problem, name, settled))  # max keeps the first of equals
+        group, found = most_evident(problem, free, settled)
         free.remove(group)
-        if evidence(problem, group, settled) > 0:
+        if found > 0:
             step = visit(problem, table, state, group, 0, frozenset(settled))
             if callback is not None:
                 callback(step)
@@ -87,7 +89,19 @@ def forward_start(
 def evidence(problem: Problem, group: str, settled: set[str]) -> int:
     """2: the group has a matrix part all of whose other groups are settled; 1: only vectors; 0: nothing."""
     usable = [part for part in problem.parts[group] if settled.issuperset(part.dependencies)]
-    return 2 if any(part.is_matrix for part in usable) else min(1, len(usable))
+    return MOST_EVIDENCE if any(part.is_matrix for part in usable) else min(1, len(usable))
+
+
+def most_evident(problem: Problem, free: Sequence[str], settled: set[str]) -> tuple[str, int]:
+    """The first of the groups with the most evidence, and how much that is."""
+    most, chosen = -1, ""
+    for group in free:
+        found = evidence(problem, group, settled)
+        if found > most:
+            most, chosen = found, group
+        if most == MOST_EVIDENCE:
+            break
+    return chosen, most
 
 
 def moves_free(problem: Problem) -> bool:
