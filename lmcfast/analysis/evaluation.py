@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..batches import check_batches, device_of, to_device
 from ..errors import InvalidParamsError
-from ..merging.batches import check_batches, device_of, to_device
 
 Params = Mapping[str, torch.Tensor]
 Measure = Callable[[Any, Any], Any]

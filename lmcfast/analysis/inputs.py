@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import pad, unfold
 
-from ..merging.batches import check_batches, device_of, inputs_of, to_device
+from ..batches import check_batches, device_of, inputs_of, to_device
 from ..params import check_permutations
 from ..spec import PermutationSpec
 from ..spec.checks import check_params

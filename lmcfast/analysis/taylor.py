@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call
 
+from ..batches import device_of, to_device
 from ..errors import InvalidParamsError
-from ..merging.batches import device_of, to_device
 from .evaluation import Measure, Params, batch_size, check_fits, pair_of, repeatable
 
 
