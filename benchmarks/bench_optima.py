@@ -26,7 +26,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "annealing": {"method": "annealing"},
 }
 SEEDED = ("descent from a random start", "8 restarts", "annealing")
-COLUMNS = "| network | weights | method | objective above the naive median | seconds | share of the naive time | midpoint loss |"
+COLUMNS = "| network | weights | method | objective above naive | seconds | of the naive time | midpoint loss |"
 
 
 def main() -> None:
