@@ -56,6 +56,7 @@ class Case:
 
 CASES = {
     "mlp 3x2048": Case(lambda: Mlp(784, (2048, 2048, 2048)), Recipe(3, 250)),
+    "mlp 3x1024": Case(lambda: Mlp(784, (1024, 1024, 1024)), Recipe(5, 500)),
     "mlp 3x512": Case(lambda: Mlp(784, (512, 512, 512)), Recipe(5, 250)),
     "vgg16": Case(lambda: Vgg16(1), Recipe(6, 50), enlarge=4),
     "resnet20 x8": Case(lambda: Resnet20(8.0, 1), Recipe(6, 50)),

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from .io import save_checkpoint as save_checkpoint
     from .matching import MatchResult as MatchResult
     from .matching import load_permutations as load_permutations
+    from .matching.activation import activation_matching as activation_matching
+    from .matching.many import ManyResult as ManyResult
+    from .matching.many import match_many as match_many
+    from .matching.straight_through import straight_through_matching as straight_through_matching
     from .matching.weight_matching import weight_matching as weight_matching
     from .merging import UnresetBatchNormWarning as UnresetBatchNormWarning
     from .merging import reset_batchnorm as reset_batchnorm
@@ -64,6 +68,10 @@ _HOME = {
     "save_checkpoint": "io",
     "MatchResult": "matching",
     "load_permutations": "matching",
+    "activation_matching": "matching.activation",
+    "ManyResult": "matching.many",
+    "match_many": "matching.many",
+    "straight_through_matching": "matching.straight_through",
     "weight_matching": "matching",
     "UnresetBatchNormWarning": "merging",
     "reset_batchnorm": "merging",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 
 import torch
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_permutations",
     "compose_permutations",
     "distance",
+    "inner_product",
     "interpolate",
     "invert_permutations",
 ]
@@ -181,6 +182,18 @@ def distance(spec: PermutationSpec | None, params_a: Params, params_b: Params | 
             "distance takes a spec, then two state dicts: distance(spec, params_a, params_b); without a spec, "
             "distance(None, params_a, params_b)"
         )
+    return math.sqrt(math.fsum(float((a - b).abs().square().sum()) for a, b in _counted(spec, params_a, params_b)))
+
+
+def inner_product(spec: PermutationSpec | None, params_a: Params, params_b: Params) -> float:
+    """<A, B> over the tensors that :func:`distance` counts, in float64; of complex tensors the real part."""
+    return math.fsum(float((a * b.conj()).real.sum()) for a, b in _counted(spec, params_a, params_b))
+
+
+def _counted(
+    spec: PermutationSpec | None, params_a: Params, params_b: Params
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The pairs of tensors that count, wide."""
     if spec is not None:
         check_params(spec, params_a, "params_a", strict=False)
         check_params(spec, params_b, "params_b", strict=False)
@@ -188,7 +201,6 @@ def distance(spec: PermutationSpec | None, params_a: Params, params_b: Params | 
         params_a, params_b = ({name: params[name] for name in names} for params in (params_a, params_b))
     _check_alike(params_a, params_b)
     seen: set[Hashable] = set()
-    squares = []
     for name, a in params_a.items():
         counted = a.dtype.is_floating_point or a.dtype.is_complex
         places = (_place(a), _place(params_b[name]))
@@ -197,6 +209,4 @@ def distance(spec: PermutationSpec | None, params_a: Params, params_b: Params | 
         if all(places):
             seen.add(places)
         wide = torch.complex128 if a.dtype.is_complex else torch.float64
-        difference = a.detach().to(wide) - params_b[name].detach().to(a.device, wide)
-        squares.append(float(torch.linalg.vector_norm(difference)) ** 2)
-    return math.sqrt(math.fsum(squares))
+        yield a.detach().to(wide), params_b[name].detach().to(a.device, wide)

@@ -15,7 +15,7 @@ PACKAGE = Path(lmcfast.__file__).parent
 
 # Rank of each part of the package; a module imports only from lower ranks or from its own part.
 RANKS = {
-    "errors": 0,
+    "errors": 0, "batches": 0,
     "_native": 1, "io": 1, "parallel": 1,
     "assignment": 2, "terms": 2,
     "spec": 3, "params": 3.5,

@@ -8,24 +8,19 @@ L(theta(lambda)) - ((1 - lambda) L(theta_a) + lambda L(theta_b)): Frankle et al.
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..errors import InvalidParamsError
-from ..merging.batches import check_batches, device_of, to_device
 from ..merging.batchnorm import UnresetBatchNormWarning, batchnorm_layers
 from ..params import interpolate
+from .evaluation import Measure, Params, check_fits, evaluate, repeatable
 
-Params = Mapping[str, torch.Tensor]
-Measure = Callable[[Any, Any], Any]
 LOSS = "loss"
 
 
@@ -143,15 +138,10 @@ def barrier(
     """
     grid = _grid(lambdas)
     measures = {LOSS: loss, **_checked_metrics(metrics)}
-    check_batches(batches)
-    if iter(batches) is batches:
-        raise TypeError(
-            f"batches: a {type(batches).__name__} can be gone through only once, and every lambda needs a pass; "
-            "give a list or a DataLoader"
-        )
+    repeatable(batches)
     state = module.state_dict()
     for argument, params in (("params_a", params_a), ("params_b", params_b)):
-        _check_fits(state, params, argument)
+        check_fits(state, params, argument)
     if prepare is None and batchnorm_layers(module):
         warnings.warn(
             "the module has BatchNorm running statistics, which do not fit interpolated weights; give "
@@ -166,7 +156,7 @@ def barrier(
         if prepare is not None:
             prepare(trial)
         trial.eval()
-        for name, value in _evaluate(trial, batches, measures, weight).items():
+        for name, value in evaluate(trial, batches, measures, f"at lambda = {weight:g}").items():
             measured[name].append(value)
     series = {name: np.array(values, dtype=np.float64) for name, values in measured.items()}
     return Barrier(np.array(grid, dtype=np.float64), series.pop(LOSS), series)
@@ -189,70 +179,3 @@ def _checked_metrics(metrics: Mapping[str, Measure] | None) -> Mapping[str, Meas
     if metrics is not None and LOSS in metrics:
         raise ValueError(f"metrics: the name {LOSS!r} is taken by the loss")
     return metrics or {}
-
-
-def _check_fits(state: Params, params: Params, argument: str) -> None:
-    for name, tensor in state.items():
-        if name not in params:
-            raise InvalidParamsError(f"{argument} lacks the module's tensor {name!r}", name)
-        if params[name].shape != tensor.shape:
-            found, wanted = tuple(params[name].shape), tuple(tensor.shape)
-            raise InvalidParamsError(f"{argument}: tensor {name!r} has shape {found}, the module's has {wanted}", name)
-    for name in params:
-        if name not in state:
-            raise InvalidParamsError(f"{argument} has a tensor {name!r} that the module does not have", name)
-
-
-def _evaluate(
-    module: nn.Module, batches: Iterable[tuple[Any, Any]], measures: Mapping[str, Measure], weight: float
-) -> dict[str, float]:
-    """Means over all examples of the batches."""
-    device = device_of(module)
-    terms: dict[str, list[float]] = {name: [] for name in measures}
-    examples = 0
-    with torch.no_grad():
-        for batch in batches:
-            inputs, targets = to_device(_pair(batch), device)
-            outputs = module(inputs)
-            size = _batch_size(inputs, targets)
-            examples += size
-            for name, measure in measures.items():
-                terms[name].append(size * _scalar(measure(outputs, targets), name))
-    if examples == 0:
-        raise ValueError(f"batches: no examples at lambda = {weight:g}")
-    means = {name: math.fsum(values) / examples if _finite(values) else math.nan for name, values in terms.items()}
-    for name, value in means.items():
-        if not math.isfinite(value):
-            raise InvalidParamsError(f"the {name} is not finite at lambda = {weight:g}")
-    return means
-
-
-def _finite(values: Sequence[float]) -> bool:
-    return all(map(math.isfinite, values))
-
-
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise TypeError(f"batches: each must be a pair (inputs, targets), not {type(batch).__name__}")
-    return batch[0], batch[1]
-
-
-def _batch_size(inputs: Any, targets: Any) -> int:
-    for value in (targets, inputs):
-        size = _first_axis(value)
-        if size is not None:
-            return size
-    raise TypeError("batches: neither targets nor inputs hold a tensor with a batch axis")
-
-
-def _first_axis(value: Any) -> int | None:
-    if isinstance(value, torch.Tensor):
-        return value.shape[0] if value.ndim else None
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    return next((size for size in map(_first_axis, parts) if size is not None), None)
-
-
-def _scalar(value: Any, name: str) -> float:
-    if isinstance(value, torch.Tensor) and value.numel() != 1:
-        raise TypeError(f"{name}: a scalar is needed, not a tensor of shape {tuple(value.shape)}")
-    return float(value)

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..batches import check_batches, device_of, inputs_of, to_device
 from ..errors import InvalidParamsError
-from .batches import check_batches, device_of, inputs_of, to_device
 
 
 class UnresetBatchNormWarning(UserWarning):

@@ -1,0 +1,148 @@
+"""Better optima: what each method of weight matching reaches, for how long, and whether the merge is better for it.
+
+    python benchmarks/bench_optima.py --cache trained --mnist mnist.npz --out optima
+
+Objectives are given against the median of the naive algorithm over its seeds; seconds are those of one core, the naive
+ones the mean of its runs. For trained networks the loss at the midpoint on the test images is measured as well.
+Methods run with several seeds where a seed counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+WAYS: dict[str, dict[str, Any]] = {
+    "descent from the identity": {"start": "identity"},
+    "descent from a random start": {"start": "random"},
+    "descent (default)": {},
+    "8 restarts": {"restarts": 8},
+    "Frank-Wolfe": {"method": "frank_wolfe"},
+    "annealing": {"method": "annealing"},
+}
+SEEDED = ("descent from a random start", "8 restarts", "annealing")
+COLUMNS = "| network | weights | method | objective above naive | seconds | of the naive time | midpoint loss |"
+
+
+def main() -> None:
+    options = _options()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"  # read when numpy and torch are imported, which is below
+    import torch
+
+    torch.set_num_threads(1)
+    import matching_networks as networks
+
+    rows = []
+    for name in options.cases:
+        for weights in ("trained", "random"):
+            pair = (
+                networks.trained_pair(name, options.cache, options.mnist)
+                if weights == "trained"
+                else networks.random_pair(name)
+            )
+            rows += _measure(name, weights, pair, options)
+    options.out.with_suffix(".json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    options.out.with_suffix(".md").write_text(_markdown(rows))
+    print(_markdown(rows))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=["mlp 3x512", "mlp 3x1024"])
+    parser.add_argument("--seeds", type=int, default=10, help="runs of the naive algorithm")
+    parser.add_argument("--cache", type=Path, default=Path("trained"), help="folder of the trained networks")
+    parser.add_argument("--mnist", type=Path, required=True, help="an .npz file of MNIST")
+    parser.add_argument("--out", type=Path, default=Path("optima"), help="name of the results, without ending")
+    return parser.parse_args()
+
+
+def _measure(name: str, weights: str, pair: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
+    import torch
+    from naive_matching import naive_matching
+
+    import lmcfast
+    from lmcfast.spec import format_layout, spec_from_params
+
+    a, b = pair
+    spec = spec_from_params(a)
+    axes = {key: tuple(format_layout(layout) for layout in layouts) for key, layouts in spec.axes.items()}
+    arrays = [{key: params[key].numpy() for key in axes} for params in pair]
+    midpoint = _midpoint(name, a, options.mnist) if weights == "trained" else None
+    naive, spent = [], []
+    for seed in range(options.seeds):
+        began = time.process_time()
+        naive.append(naive_matching(axes, *arrays, seed=seed))
+        spent.append(time.process_time() - began)
+    median, seconds = statistics.median(run.objective for run in naive), statistics.fmean(spent)
+    rows = [
+        _row(name, weights, "naive, best seed", max(run.objective for run in naive), median, sum(spent), seconds, None)
+    ]
+    if midpoint is not None:
+        settings = [{group: torch.from_numpy(p) for group, p in run.permutations.items()} for run in naive]
+        losses = [midpoint(lmcfast.apply_permutations(spec, setting, b)) for setting in settings]
+        rows.insert(
+            0, _row(name, weights, "naive, median", median, median, seconds, seconds, statistics.median(losses))
+        )
+    for way, arguments in WAYS.items():
+        found = []
+        for seed in range(3 if way in SEEDED else 1):
+            began = time.process_time()
+            result = lmcfast.weight_matching(spec, a, b, seed=seed, **arguments)
+            found.append((time.process_time() - began, result))
+        best = statistics.median(result.objective for _, result in found)
+        loss = None
+        if midpoint is not None:
+            loss = statistics.median(midpoint(result.apply(b)) for _, result in found)
+        rows.append(_row(name, weights, way, best, median, statistics.median(s for s, _ in found), seconds, loss))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _row(
+    name: str, weights: str, way: str, value: float, median: float, seconds: float, naive: float, loss: float | None
+) -> dict[str, Any]:
+    return {
+        "network": name, "weights": weights, "method": way, "objective": value, "above": value / median - 1,
+        "seconds": seconds, "share": seconds / naive, "midpoint_loss": loss,
+    }  # fmt: skip
+
+
+def _midpoint(name: str, a: Any, npz: Path) -> Any:
+    """The loss of the merge of A with an aligned B on the test images."""
+    import matching_networks as networks
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    import lmcfast
+    from lmcfast.study.data import load_npz
+
+    data = load_npz(npz)
+    module = networks.CASES[name].network().eval()
+
+    def loss(aligned: Any) -> float:
+        module.load_state_dict(lmcfast.interpolate(a, aligned))
+        with torch.no_grad():
+            return float(cross_entropy(module(data.test_inputs), data.test_targets))
+
+    return loss
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    lines = [COLUMNS, "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        loss = "" if row["midpoint_loss"] is None else f"{row['midpoint_loss']:.4f}"
+        lines.append(
+            f"| {row['network']} | {row['weights']} | {row['method']} | {100 * row['above']:+.2f} % | "
+            f"{row['seconds']:.2f} | {row['share']:.2f} | {loss} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
