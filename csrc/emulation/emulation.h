@@ -16,7 +16,7 @@
 //                      __reduce_*_sync, cuda::reduce_*; __syncwarp. Masks are explicit: there is no __activemask
 //   atomics.h          atomicAdd ... atomicCAS (relaxed), __threadfence, __ldg, __ldcg, ...; cuda::load, store,
 //                      fetch_max, read_input (counted)
-//   arithmetic.h       __popc, __ffs, __float_as_uint, ...; min, max; __fsub_ru, __dadd_rd, ... exact in every direction
+//   arithmetic.h       __popc, __ffs, __float_as_uint, ...; min, max; __fsub_ru, __dadd_rd, ... exact
 //   half.h             __half, __nv_bfloat16: conversions with every rounding
 //   mma.h              cuda::mma_tf32, mma_bfloat16, mma_half: fragments of mma.sync
 // and host code:
