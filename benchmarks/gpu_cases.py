@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ LARGEST_FOR_CPU = 16384  # the CPU solver is timed up to here, in a quick run up
 LARGEST_FOR_CPU_QUICK = 4096
 MOST_OF_A_COPY = 200  # per cent of its bandwidth: more than memory has, so some other kernel read the scores
 CERTIFICATE = r"\b(read_profits|certify)_kernel"  # the first reads the scores, the second adds up
+LIST_PASS = r"\bscan_(held_)?kernel"
 SCAN_BLOCKS = 8  # of the first pass, for each of the option `blocks`
 
 
@@ -144,7 +146,13 @@ def matching(name: str, site: Site) -> Row:
         return lmcfast.weight_matching(spec, *on_device, device=site.device)
 
     found = run()
-    row: Row = {"objective": found.objective, "sweeps": found.sweeps, "phases_s": dict(found.seconds)}
+    assert found.counts is not None
+    row: Row = {
+        "objective": found.objective,
+        "sweeps": found.sweeps,
+        "phases_s": dict(found.seconds),
+        "counts": asdict(found.counts),
+    }
     wall = site.wall_milliseconds(run, repeats=2 if site.quick else 5)
     if wall is None:
         return {**row, "measured": None}
@@ -176,7 +184,7 @@ CASES: dict[str, Callable[[Site], Row]] = {
     "planted 28672": lambda site: assignment("planted", 28672, site),
     "batch 208 x 300": lambda site: batch(208, 300, site),
     "batch 1000 x 100": lambda site: batch(1000, 100, site),
-    "list pass": lambda site: bandwidth(r"\bscan_kernel", site),
+    "list pass": lambda site: bandwidth(LIST_PASS, site),
     "certificate": lambda site: bandwidth(CERTIFICATE, site),
     "similarity": similarity,
     "vgg16": lambda site: matching("vgg16", site),
@@ -201,6 +209,6 @@ def assumptions(site: Site) -> dict[str, float | None]:
     return {
         "launch gap": None if gap is None else 1e3 * gap / launches,
         "bid of one warp": share(r"\b(chains|exact_bids)_kernel", lone.bids, **one_warp),
-        "scan of one row of 4096 by a block": share(r"\bscan_kernel", n / SCAN_BLOCKS, blocks=1),
+        "scan of one row of 4096 by a block": share(LIST_PASS, n / SCAN_BLOCKS, blocks=1),
         "path step": share(r"\b(attempt|paths)_kernel", stats.path_steps),
     }

@@ -8,6 +8,8 @@ from helpers.cuda_assignment import Solve, check_solve, configure, laid_out, sto
 from helpers.device import emulated_only, needs_kernels
 from helpers.problems import FAMILIES
 
+import lmcfast
+
 pytestmark = needs_kernels
 
 
@@ -28,9 +30,33 @@ def test_every_family_is_solved(name):
         check_solve(Solve(family(name, n)).run())
 
 
-@pytest.mark.parametrize("name", ["weights", "planted_noisy", "integers_10", "constant", "rank_1"])
+AT_512 = ["weights", "planted_noisy", "integers_10", "constant", "rank_1", "uniform", "dead_units", "heavy_tails"]
+
+
+@pytest.mark.parametrize("name", AT_512)
 def test_every_family_is_solved_at_512(name):
     check_solve(Solve(family(name, 512), tuning={"blocks": 16, "threads": 64}).run())
+
+
+@emulated_only
+@pytest.mark.parametrize("name", AT_512)
+def test_random_schedules_at_300(name):
+    configure(seed=11, residency=6)
+    check_solve(Solve(family(name, 300, seed=9), tuning={"blocks": 11, "threads": 96, "path_threads": 96}).run())
+
+
+@emulated_only
+@pytest.mark.long
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_in_random_schedules_up_to_512(name):
+    """The CPU solver's objective, with certificate, whatever the schedule and the number of blocks."""
+    shapes = ((512, 0, 4, 16, 64), (512, 4, 3, 7, 96), (512, 5, 9, 33, 32), (384, 6, 1, 1, 128), (257, 7, 5, 3, 32))
+    for n, seed, residency, blocks, threads in shapes:
+        configure(seed=seed, residency=residency)
+        s = Solve(family(name, n, seed=seed), tuning={"blocks": blocks, "threads": threads}).run()
+        check_solve(s)
+        expected = lmcfast.solve_assignment(s.exact).objective
+        assert abs(s.report["objective"] - expected) <= 32 * n * 2.0**-53 * float(s.report["scale"])
 
 
 @emulated_only

@@ -18,6 +18,7 @@ from lmcfast.assignment import device as assignment_device
 from lmcfast.matching import Counts, MatchResult
 from lmcfast.matching.clock import Clock
 from lmcfast.matching.device import DeviceState, colours, fits_device
+from lmcfast.matching.device_scores import DeviceTable
 from lmcfast.matching.problem import make_problem
 from lmcfast.spec import spec_from_params
 
@@ -167,7 +168,8 @@ def test_a_colour_waits_once(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copies.append(1) or usual(tensor))
     with kernels(), torch.no_grad():
         problem = make_problem(*chain(), device=DEVICE)
-        state = DeviceState.at(problem, problem.start, Clock(), Counts())
+        counts = Counts()
+        state = DeviceState.at(problem, problem.start, DeviceTable(problem, counts), Clock(), counts)
         colour = colours(problem)[0]
         assert len(colour) > 1
         copies.clear()

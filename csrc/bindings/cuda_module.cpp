@@ -73,6 +73,7 @@ py::dict counters() {
   counted["atomics"] = c.atomics;
   counted["strong_accesses"] = c.strong_accesses;
   counted["fences"] = c.fences;
+  counted["input_bytes"] = c.input_bytes;
   counted["switches"] = c.switches;
   return counted;
 }

@@ -42,7 +42,8 @@ DeviceLimits device_limits() {
   return d;
 }
 
-constexpr int kStaticShared = 1024;  // more than any kernel with shortest paths has beside its dynamic part
+constexpr int kStaticShared =
+    1024;  // more than any kernel with shortest paths or held rows has beside its dynamic part
 
 Shape choose_shape(const AssignmentProblem& p, const AssignmentOptions& o, const DeviceLimits& d) {
   Shape s{};
@@ -56,6 +57,7 @@ Shape choose_shape(const AssignmentProblem& p, const AssignmentOptions& o, const
   };
   s.shared_least = fits(false);
   s.shared_keys = fits(true);
+  s.shared_most = size_t(std::max(d.shared_bytes - kStaticShared, 0));
   return s;
 }
 

@@ -12,6 +12,7 @@
 //   load, store                       strong relaxed accesses of 4 or 8 bytes: never stale, never torn; they hand
 //                                     nothing over
 //   fetch_max                         atomic maximum of a u64 that acquires and releases; returns the old value
+//   read_input                        a plain load of what no kernel writes; the emulator counts the bytes
 //   load_owned, store_owned           load and store on the device, for data that fetch_max or a barrier hands over:
 //                                     plain in the emulator, where the thread sanitizer checks that it does
 //   reduce_max, _min, _add            __reduce_*_sync of int and unsigned, and _and, _or, _xor of unsigned, on every

@@ -112,6 +112,11 @@ __device__ __forceinline__ void store(T* at, typename Identity<T>::type value) {
   }
 }
 
+template <class T>
+__device__ __forceinline__ T read_input(const T* at) {
+  return *at;
+}
+
 template <Scope scope = Scope::device, class T>
 __device__ __forceinline__ T load_owned(const T* at) {
   return load<scope>(at);

@@ -39,7 +39,8 @@ __device__ __forceinline__ void clear(Quarter<Sum>& sums) {
 }
 
 // The rounding of a long float32 sum grows with its length, or with the root of it: so the sums of kBatchSteps steps
-// are added to one another first, and these to the total.
+// are added to one another first, and these to the total. What an addition to the total rounds off begins the next
+// batch (Kahan's summation), so the error does not grow with the number of batches.
 constexpr int kBatchSteps = 16;
 
 // What a thread adds up.
@@ -65,8 +66,13 @@ struct Totals {
   }
 
   __device__ __forceinline__ void close_batch() {
-    if constexpr (kInBatches) for_quarter([&](int u, int v, int z) { total[u][v][z] += batch[u][v][z]; });
-    if constexpr (kInBatches) clear(batch);
+    if constexpr (kInBatches) {
+      for_quarter([&](int u, int v, int z) {
+        const Sum sum = total[u][v][z] + batch[u][v][z];
+        batch[u][v][z] -= sum - total[u][v][z];
+        total[u][v][z] = sum;
+      });
+    }
   }
 };
 

@@ -156,6 +156,13 @@ inline void store(T* at, emulation::Same<T> value, LMCFAST_SITE) {
   emulation::relaxed_store(at, value);
 }
 
+LMCFAST_UNSEEN inline void count_input(std::size_t bytes) { emulation::machine.counters.input_bytes += bytes; }
+template <class T>
+inline T read_input(const T* at) {
+  count_input(sizeof(T));
+  return *at;
+}
+
 // Strong on the device, but plain here: for data that fetch_max or a barrier hands over, so that the thread sanitizer
 // checks that it does.
 template <Scope = Scope::device, class T>

@@ -26,7 +26,8 @@ struct Counters {
   std::uint64_t atomics = 0;           // one for each lane
   std::uint64_t strong_accesses = 0;   // cuda::load and cuda::store, one for each lane
   std::uint64_t fences = 0;
-  std::uint64_t switches = 0;  // to a fiber
+  std::uint64_t input_bytes = 0;  // read by cuda::read_input
+  std::uint64_t switches = 0;     // to a fiber
 };
 
 void configure(const Options& options);  // also starts the sequence of random schedules anew

@@ -15,9 +15,10 @@
 //   warp_functions.h   __shfl_sync, _xor, _up, _down; __ballot_sync, __any_sync, __all_sync, __match_any_sync;
 //                      __reduce_*_sync, cuda::reduce_*; __syncwarp. Masks are explicit: there is no __activemask
 //   atomics.h          atomicAdd ... atomicCAS (relaxed), __threadfence, __ldg, __ldcg, ...; cuda::load, store,
-//   fetch_max arithmetic.h       __popc, __ffs, __float_as_uint, ...; min, max; __fsub_ru, __dadd_rd, ... exact in
-//   every direction half.h             __half, __nv_bfloat16: conversions with every rounding mma.h cuda::mma_tf32,
-//   mma_bfloat16, mma_half: fragments of mma.sync
+//                      fetch_max, read_input (counted)
+//   arithmetic.h       __popc, __ffs, __float_as_uint, ...; min, max; __fsub_ru, __dadd_rd, ... exact
+//   half.h             __half, __nv_bfloat16: conversions with every rounding
+//   mma.h              cuda::mma_tf32, mma_bfloat16, mma_half: fragments of mma.sync
 // and host code:
 //   launch.h           cuda::Launch, cuda::launch
 //   runtime.h          memory, copies, device attributes, errors; streams have always finished

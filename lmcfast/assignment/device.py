@@ -143,7 +143,10 @@ class DeviceReports:
     """The reports of a call in device memory, and one more row, whose status says that a start price is not finite.
 
     ``enqueued``: how many of them the kernels will write, the first ones; those of empty problems are zero.
+    ``launches``: kernels of the call.
     """
+
+    launches = 0
 
     def __init__(self, module: Any, count: int, enqueued: int, device: torch.device) -> None:
         self.dtype = np.dtype(module.assignment_report_fields())
@@ -269,10 +272,10 @@ def solve_ragged(
                 reports.note_faulty_prices(start)
         small = [made[k] for k in order if _one_block(stored[k])]
         if small:
-            _enqueue_ragged(module, stream, small, columns, prices_out, deterministic)
+            reports.launches += _enqueue_ragged(module, stream, small, columns, prices_out, deterministic)
         for k in order[len(small) :]:
             if stored[k].numel():
-                _enqueue_each(module, stream, made[k], deterministic, {})
+                reports.launches += _enqueue_each(module, stream, made[k], deterministic, {})
     return [made[k] for k in range(len(stored))]
 
 
@@ -346,8 +349,11 @@ def _enqueue_ragged(
     columns: torch.Tensor,
     prices: torch.Tensor,
     deterministic: bool,
-) -> None:
-    """Matrices of different shapes, one block for each. ``columns``, ``prices``: the outputs of all, in their order."""
+) -> int:
+    """Matrices of different shapes, one block for each. Returns the number of launches.
+
+    ``columns``, ``prices``: the outputs of all, in their order.
+    """
     table = np.zeros((len(solves), 8), dtype=np.int64)
     row = column = 0
     for entry, solve in zip(table, solves, strict=True):
@@ -362,7 +368,7 @@ def _enqueue_ragged(
         parts = [solve._start.prices if solve._start else torch.zeros_like(solve.prices) for solve in solves]
         starts = torch.cat(parts)
     first._workspaces.extend([on_device, host, *([] if starts is None else [starts])])
-    module.solve_assignment_ragged(
+    launches: int = module.solve_assignment_ragged(
         table=on_device.data_ptr(),
         dtype=code,
         count=len(solves),
@@ -377,6 +383,7 @@ def _enqueue_ragged(
         stream=stream,
         deterministic=deterministic,
     )
+    return launches
 
 
 def _workspace(solve: DeferredAssignment, size: int) -> int:

@@ -21,6 +21,8 @@ class Counts:
         gathered: bytes of weights and products copied into a new order.
         reads: entries of score matrices that the assignments read.
         rechecked: updated terms that were probed against drift before the end.
+        launches: kernels of the library's and products of torch's that were enqueued on a device.
+        waits: how often the host waited for a device to read a result.
     """
 
     visits: int = 0
@@ -33,6 +35,8 @@ class Counts:
     gathered: int = 0
     reads: int = 0
     rechecked: int = 0
+    launches: int = 0
+    waits: int = 0
 
 
 class Clock:

@@ -5,8 +5,8 @@ scores in one call, their assignments in one ragged batch, their gains in one ca
 came of it. Groups of one colour do not enter each other's scores, so a visit is what visits one by one would have been,
 and the objective never falls.
 
-Scores, and the assignments that solve them, place the units of B as they are aligned at the time: ``source[i]`` is the
-aligned unit that comes to place i, and ``p[source]`` the new permutation.
+B stays as it is stored: scores have its units as columns, whatever the group's permutation, and every kernel gathers
+the other axes as it loads them (``device_placing.py``). Products are kept as on the CPU (``device_scores.py``).
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ import torch
 from .. import _native
 from ..assignment.device import solve_ragged
 from ..errors import InfeasibleError, InvalidParamsError, InvalidScoresError
-from ..terms import Inner, ScoreSum, Term, View, accumulate_all, inner_products
+from ..terms import Inner, View, inner_products
 from .clock import Clock, Counts
-from .device_sums import inner_values
+from .device_placing import Placing
+from .device_scores import DeviceTable, Stand
 from .problem import Permutations, Problem
 from .result import Step
 
 MOST_AXES = 3  # of a tensor whose gains the kernels form
+INNER_LAUNCHES = 2  # kernels of a call of inner_products
 
 
 def fits_device(problem: Problem) -> bool:
@@ -57,16 +59,15 @@ def colours(problem: Problem) -> list[tuple[str, ...]]:
 
 @dataclass
 class DeviceState:
-    """Where a descent stands; tensors and permutations lie on the device and are replaced, never changed.
+    """Where a descent stands.
 
-    ``placed``: B's tensors as the permutations place them. ``versions``: how often each group has moved; a group whose
-    neighbours have the versions of ``optimal_at`` is optimal and is skipped. ``prices``: of a group's last assignment,
-    by units of B as stored.
+    ``table``: of kept products, shared with other states; ``versions``: how often each group has moved; a group whose
+    neighbours have the versions of ``optimal_at`` is optimal and is skipped. ``prices``: of a group's last assignment.
+    ``passes``: how often the groups were gone through.
     """
 
-    problem: Problem
-    permutations: Permutations
-    placed: dict[str, torch.Tensor]
+    placing: Placing
+    table: DeviceTable
     objective: float
     clock: Clock
     counts: Counts
@@ -76,24 +77,28 @@ class DeviceState:
     prices: dict[str, torch.Tensor] = field(default_factory=dict)
     gaps: dict[str, float] = field(default_factory=dict)
     trace: list[Step] = field(default_factory=list)
+    passes: int = 0
+
+    @property
+    def problem(self) -> Problem:
+        return self.placing.problem
+
+    @property
+    def permutations(self) -> Permutations:
+        return self.placing.permutations
 
     @classmethod
     def at(
-        cls, problem: Problem, permutations: Permutations, clock: Clock, counts: Counts, deterministic: bool = False
+        cls,
+        problem: Problem,
+        permutations: Permutations,
+        table: DeviceTable,
+        clock: Clock,
+        counts: Counts,
+        deterministic: bool = False,
     ) -> DeviceState:
         started = time.perf_counter()
-        device = next(iter(problem.tensors.values())).a.device
-        placed = {}
-        for name, scored in problem.tensors.items():
-            tensor = scored.b
-            for group, axis in (scored.storage.axis_of or {}).items():
-                p = permutations[group]
-                if not torch.equal(p, torch.arange(p.shape[-1])):
-                    tensor = tensor.index_select(axis, p.to(device))
-                    counts.gathered += tensor.numel() * tensor.element_size()
-            placed[name] = tensor
-        moved = {group: permutations[group].to(device) for group in problem.groups}
-        state = cls(problem, {**permutations, **moved}, placed, 0.0, clock, counts, deterministic)
+        state = cls(Placing.at(problem, permutations), table, 0.0, clock, counts, deterministic)
         state.objective = state.whole_objective()
         clock.lap("objective")
         state.trace.append(Step(0, "", "start", 0.0, state.objective, 0.0, 0, time.perf_counter() - started))
@@ -103,21 +108,16 @@ class DeviceState:
         """Another state at the same point, with a trace of its own."""
         first = Step(0, "", "start", 0.0, self.objective, 0.0, 0, 0.0)
         return DeviceState(
-            self.problem,
-            dict(self.permutations),
-            dict(self.placed),
-            self.objective,
-            self.clock,
-            self.counts,
-            self.deterministic,
-            trace=[first],
+            self.placing.copy(), self.table, self.objective, self.clock, self.counts, self.deterministic, trace=[first]
         )
 
     def whole_objective(self) -> float:
-        """Sum over the tensors of ``weight * <A, pi(B)>``, in float64, from the tensors as they lie."""
-        tensors = self.problem.tensors
-        values = inner_values([(scored.a, self.placed[name]) for name, scored in tensors.items()])
-        return math.fsum(scored.weight * value for scored, value in zip(tensors.values(), values, strict=True))
+        """Sum over the tensors of ``weight * <A, pi(B)>``, in float64."""
+        tensors = self.problem.tensors.values()
+        values = inner_products([Inner(View(scored.a), self.placing.view(scored)) for scored in tensors]).tolist()
+        self.counts.launches += INNER_LAUNCHES
+        self.counts.waits += 1
+        return math.fsum(scored.weight * value for scored, value in zip(tensors, values, strict=True))
 
     def is_optimal(self, group: str) -> bool:
         return self.optimal_at.get(group) == self._stamp(group)
@@ -132,7 +132,7 @@ class DeviceState:
         """
         started = time.perf_counter()
         self.clock.lap("other")
-        scores = accumulate_all([self._score_sum(group, settled) for group in groups])
+        scores = self.table.scores(groups, self.placing, settled)
         self.clock.lap("products")
         proposals = propose(self, groups, scores)
         self.clock.lap("assignment")
@@ -155,7 +155,9 @@ class DeviceState:
         bound = math.fsum(2.0 * scored.weight * scored.doubt for scored in tensors)  # 2 |A| |B|, as in objective.py
         changed = proposal.changed
         if changed and (settled is not None or gain > bound):
-            self._accept(group, proposal.source)
+            self.placing.move(group, proposal.permutation)
+            self.table.moved(group, proposal.stands, proposal.apart)
+            self.versions[group] = self.versions.get(group, 0) + 1
             self.counts.moves += 1
         else:
             changed, gain = 0, 0.0
@@ -165,36 +167,25 @@ class DeviceState:
         kind: Literal["step", "start"] = "step" if settled is None else "start"
         return Step(sweep, group, kind, gain, self.objective, self.gaps[group], changed, seconds)
 
-    def _score_sum(self, group: str, settled: frozenset[str] | None) -> ScoreSum:
-        """Rows are units of A, columns units of B as aligned."""
-        n = self.problem.size(group)
-        terms = [
-            Term(part.rows_a, part.rows(self.placed[part.tensor.name]), part.tensor.weight)
-            for part in self.problem.parts[group]
-            if settled is None or settled.issuperset(part.dependencies)
-        ]
-        self.counts.computed += len(terms)
-        self.counts.multiplied += n * n * sum(term.depth for term in terms)
-        return ScoreSum(terms, n, self.problem.precision[group])
-
-    def _accept(self, group: str, source: torch.Tensor) -> None:
-        self.permutations[group] = self.permutations[group][source]
-        self.versions[group] = self.versions.get(group, 0) + 1
-        for scored in self.problem.tensors_of[group]:
-            axis = (scored.storage.axis_of or {})[group]
-            tensor = self.placed[scored.name].index_select(axis, source)
-            self.counts.gathered += tensor.numel() * tensor.element_size()
-            self.placed[scored.name] = tensor
+    def refresh_drifted(self) -> bool:
+        """Whether kept products had to be dropped; their groups are to be visited again."""
+        drifted = self.table.refresh_drifted(self.placing)
+        for group in drifted:
+            self.optimal_at.pop(group, None)
+        self.clock.lap("products")
+        return bool(drifted)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a group's assignment would do: the aligned unit that comes to each place, how many units that moves, and by
-    how much the inner product of each of the group's tensors rises.
+    """What a group's assignment would do: its new permutation, how many units that moves, how far it is from the
+    ``stands`` of kept products, and by how much the inner product of each of the group's tensors rises.
     """
 
-    source: torch.Tensor
+    permutation: torch.Tensor
+    stands: Sequence[Stand]
     changed: int
+    apart: Sequence[int]
     rises: Sequence[float]
 
 
@@ -202,13 +193,16 @@ def propose(state: DeviceState, groups: Sequence[str], scores: Sequence[torch.Te
     """Solve the assignments of groups of one colour and judge them, with one wait for the device."""
     if any(matrix.dtype == torch.float64 for matrix in scores):
         scores = [matrix.double() for matrix in scores]
-    starts = [state.prices[g][state.permutations[g]] if g in state.prices else None for g in groups]
+    starts = [state.prices.get(group) for group in groups]
     solves = solve_ragged(scores, prices=starts, deterministic=state.deterministic)
     # The columns of a solve that failed may be anything; they must not lead a gather astray before that is known.
-    sources = [solve.columns.clamp(0, len(solve.columns) - 1) for solve in solves]
-    figures = _figures(state, groups, sources)
+    found = [solve.columns.clamp(0, len(solve.columns) - 1) for solve in solves]
+    stands = [state.table.stands(group) for group in groups]
+    figures = _figures(state, groups, found, stands)
     reports = solves[0].reports
     host = torch.cat([figures.view(torch.uint8), reports.rows.view(-1)]).cpu()
+    state.counts.launches += reports.launches + INNER_LAUNCHES
+    state.counts.waits += 1
     values, read = host[: 8 * len(figures)], reports.decode(host[8 * len(figures) :])
     refilled = False
     for group, solve, matrix in zip(groups, solves, scores, strict=True):
@@ -222,26 +216,43 @@ def propose(state: DeviceState, groups: Sequence[str], scores: Sequence[torch.Te
         refilled = refilled or solved.stats.fallbacks > 0
         state.counts.reads += round(solved.stats.reads * matrix.numel())
         state.gaps[group] = float(solved.gap)
-        state.prices[group] = torch.empty_like(solved.prices).scatter_(0, state.permutations[group], solved.prices)
+        state.prices[group] = solved.prices
     if refilled:
-        sources = [solve.columns for solve in solves]
-        values = _figures(state, groups, sources).cpu().view(torch.uint8)
-    numbers = values.clone().view(torch.float64).tolist()
-    proposals, first = [], len(groups)
-    for group, source, changed in zip(groups, sources, numbers, strict=False):
-        end = first + len(state.problem.tensors_of[group])
-        proposals.append(Proposal(source, int(changed), numbers[first:end]))
-        first = end
-    return proposals
+        found = [solve.columns for solve in solves]
+        values = _figures(state, groups, found, stands).cpu().view(torch.uint8)
+        state.counts.launches += INNER_LAUNCHES
+        state.counts.waits += 1
+    numbers = iter(values.clone().view(torch.float64).tolist())
+    return [
+        Proposal(
+            permutation=permutation,
+            stands=near,
+            changed=int(next(numbers)),
+            apart=[int(next(numbers)) for _ in near],
+            rises=[next(numbers) for _ in state.problem.tensors_of[group]],
+        )
+        for group, permutation, near in zip(groups, found, stands, strict=True)
+    ]
 
 
-def _figures(state: DeviceState, groups: Sequence[str], sources: Sequence[torch.Tensor]) -> torch.Tensor:
-    """float64, on the device: how many units of each group move, then what each tensor of each group gains."""
-    changed = [(source != torch.arange(len(source), device=source.device)).sum() for source in sources]
-    inners = []
-    for group, source in zip(groups, sources, strict=True):
+def _figures(
+    state: DeviceState, groups: Sequence[str], found: Sequence[torch.Tensor], stands: Sequence[Sequence[Stand]]
+) -> torch.Tensor:
+    """float64, on the device: of each group in turn how many units move, how far it would be from each of its stands,
+    and what each of its tensors gains.
+    """
+    placing = state.placing
+    apart, inners = [], []
+    for group, permutation, near in zip(groups, found, stands, strict=True):
+        before = placing.permutations[group]
+        apart += [(permutation != other).sum() for other in (before, *(stand.permutation for stand in near))]
         for scored in state.problem.tensors_of[group]:
-            placed, axis = state.placed[scored.name], (scored.storage.axis_of or {})[group]
-            indices = tuple(source if k == axis else None for k in range(placed.dim()))
-            inners.append(Inner(View(scored.a), View(placed, indices), View(placed)))
-    return torch.cat([torch.stack(changed).double(), inner_products(inners)])
+            new, old = (placing.view(scored, {group: p}) for p in (permutation, before))
+            inners.append(Inner(View(scored.a), new, old))
+    counted, gained = torch.stack(apart).double(), inner_products(inners)
+    pieces, k, j = [], 0, 0
+    for group, near in zip(groups, stands, strict=True):
+        width, tensors = 1 + len(near), len(state.problem.tensors_of[group])
+        pieces += [counted[k : k + width], gained[j : j + tensors]]
+        k, j = k + width, j + tensors
+    return torch.cat(pieces)

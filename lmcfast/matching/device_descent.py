@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from .clock import Clock, Counts
 from .descent import Callback
 from .device import DeviceState, colours
+from .device_placing import PlacedTensors
+from .device_scores import DeviceTable
 from .objective import distance_as_stored, distance_of
+from .order import sweep_order
 from .problem import Permutations, Problem
 from .result import MatchResult
 from .start import identity, most_evident, moves_free, random_permutations
@@ -36,17 +39,18 @@ def match_on_device(
 ) -> MatchResult:
     """``weight_matching`` for a problem that ``fits_device``; its arguments are checked."""
     found = []
+    table = DeviceTable(problem, counts)
     for k in range(restarts):
         shuffle = random.Random(f"{seed}/{k}") if k else None
         kind = start if k == 0 or start != "best" else ("forward" if k % 2 else "random")
-        begin = _Start(problem, clock, counts, deterministic, shuffle, callback)
+        begin = _Start(problem, table, clock, counts, deterministic, shuffle, callback)
         state, starts = begin.choose(kind, seed + k)
         found.append(_Attempt(state, starts, *_descend(state, max_sweeps, shuffle, callback)))
     best = max(found, key=lambda attempt: attempt.state.objective)  # max keeps the first of equals
     clock.lap("other")
     state = best.state
     value = state.whole_objective()
-    before, after = distance_as_stored(problem), distance_of(problem, value, state.placed)
+    before, after = distance_as_stored(problem), distance_of(problem, value, PlacedTensors(state.placing))
     clock.lap("objective")
     return MatchResult(
         spec=problem.spec,
@@ -68,12 +72,11 @@ def match_on_device(
 def _descend(
     state: DeviceState, max_sweeps: int, shuffle: random.Random | None, callback: Callback | None
 ) -> tuple[int, bool]:
-    """Sweep over the colours, forwards and backwards in turn, until a whole sweep accepts nothing."""
+    """Sweep over the colours until a whole sweep accepts nothing, on products that hold."""
     order = colours(state.problem)
     for sweep in range(1, max_sweeps + 1):
         accepted = False
-        ordered = shuffle.sample(order, len(order)) if shuffle is not None else order[:: 1 if sweep % 2 else -1]
-        for colour in ordered:
+        for colour in sweep_order(order, state.passes, shuffle):
             groups = [group for group in colour if not state.is_optimal(group)]
             state.counts.skipped += len(colour) - len(groups)
             if not groups:
@@ -82,7 +85,8 @@ def _descend(
                 accepted = accepted or step.changed > 0
                 if callback is not None:
                     callback(step)
-        if not accepted:
+        state.passes += 1
+        if not accepted and not state.refresh_drifted():
             return sweep, True
     return max_sweeps, False
 
@@ -92,6 +96,7 @@ class _Start:
     """Where a descent begins; the rules are those of ``start.py``."""
 
     problem: Problem
+    table: DeviceTable
     clock: Clock
     counts: Counts
     deterministic: bool
@@ -117,7 +122,7 @@ class _Start:
         return tried[chosen], {name: tried[name].objective for name in names}
 
     def _at(self, permutations: Permutations) -> DeviceState:
-        return DeviceState.at(self.problem, permutations, self.clock, self.counts, self.deterministic)
+        return DeviceState.at(self.problem, permutations, self.table, self.clock, self.counts, self.deterministic)
 
     def _forward(self, base: DeviceState) -> DeviceState:
         """Match every group once, level by level from the inputs on."""
@@ -135,4 +140,5 @@ class _Start:
                     if self.callback is not None:
                         self.callback(step)
             settled.add(group)
+        state.passes += 1
         return state

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from ..spec import PermutationSpec
+
+Visited = TypeVar("Visited")  # a group, or groups that are visited together
 
 
 def by_depth(spec: PermutationSpec, groups: Iterable[str]) -> tuple[str, ...]:
@@ -23,7 +26,7 @@ def by_depth(spec: PermutationSpec, groups: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(groups, key=depth))  # sorted is stable: equal depths keep the order of first use
 
 
-def sweep_order(groups: Sequence[str], passes: int, shuffle: random.Random | None = None) -> Sequence[str]:
+def sweep_order(groups: Sequence[Visited], passes: int, shuffle: random.Random | None = None) -> Sequence[Visited]:
     """The order of a sweep after so many passes over the groups: forwards and backwards in turn, or with ``shuffle`` a
     random one each time.
 

@@ -62,7 +62,7 @@ class ScoreTable:
 
     def __init__(self, problem: Problem, budget: int = KEPT_BYTES) -> None:
         self._problem = problem
-        self._kept: dict[tuple[str, int], Kept | None] = dict.fromkeys(_worth_keeping(problem, budget))
+        self._kept: dict[tuple[str, int], Kept | None] = dict.fromkeys(worth_keeping(problem, budget))
         self._terms: dict[tuple[str, int], tuple[torch.Tensor, Term]] = {}
         self._memory: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
@@ -133,11 +133,8 @@ class ScoreTable:
             return False
         (before,), (now,) = kept.stamp, stamp
         moved = int(torch.count_nonzero(before != now))
-        columns = moved * (part.place.depth // now.shape[0])
-        saved = (part.place.depth - columns) * kept.matrix.numel()
-        if moved > FEW_COLUMNS * now.shape[0] or saved < WORTH_UPDATING:
-            return False
-        if kept.columns + columns > DRIFT * part.place.depth:
+        columns = columns_to_update(part, kept.matrix.numel(), kept.columns, moved / now.shape[0])
+        if not columns:
             return False
         axis = axis_of[part.dependencies[0]]
         shape = list(part.tensor.a.shape)
@@ -172,7 +169,9 @@ class ScoreTable:
                 continue
             alignment.counts.rechecked += 1
             part = self._problem.parts[group][index]
-            if drift(part, kept, alignment, generator) > PROBE_TOLERANCE:
+            signs = random_signs(kept.matrix.shape[0], generator).to(kept.matrix)
+            placed = signs[alignment.permutations[group].to(signs.device)]
+            if float(drift(part, kept.matrix, alignment.tensor(part.tensor.name), signs, placed)) > PROBE_TOLERANCE:
                 self._kept[group, index] = None
                 drifted.add(group)
             else:
@@ -180,20 +179,35 @@ class ScoreTable:
         return drifted
 
 
-def drift(part: Part, kept: Kept, alignment: Alignment, generator: torch.Generator) -> float:
+def columns_to_update(part: Part, entries: int, updated: int, share: float, products: int = 1) -> int:
+    """How many columns a kept product of ``entries`` numbers is updated by; 0 where it is better computed anew.
+
+    ``updated``: columns that it was updated by since it was computed; ``share``: of the other group's units, those that
+    have moved; ``products``: how many are formed of each column.
+    """
+    depth = part.place.depth
+    columns = products * round(share * depth)
+    if products * share > FEW_COLUMNS or (depth - columns) * entries < WORTH_UPDATING:
+        return 0
+    return 0 if updated + columns > DRIFT * depth else columns
+
+
+def random_signs(count: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randint(0, 2, (count,), generator=generator) * 2 - 1
+
+
+def drift(part: Part, matrix: torch.Tensor, b: torch.Tensor, signs: torch.Tensor, placed: torch.Tensor) -> torch.Tensor:
     """How far a kept product is off from the weights, by a product of both with a random vector of signs.
 
     In units of 2^-24 |a_i| |B|, row by row, the largest: the rounding that one float32 product of the row makes.
-    The alignment must be the one that the product holds for.
+    ``b``: B's tensor with the other groups' units where the product has them; ``signs``: for the columns of the
+    product, ``placed``: the same for the group's units in ``b``, both in the product's dtype.
     """
-    matrix = kept.matrix
-    signs = torch.randint(0, 2, (matrix.shape[0],), generator=generator).to(matrix) * 2 - 1
-    a = part.rows_a.to(matrix.dtype)
-    b = part.rows(alignment.tensor(part.tensor.name)).to(matrix.dtype)
-    placed = signs[alignment.permutations[part.place.group].to(signs.device)]
-    off = matrix @ signs - part.tensor.weight * (a @ (b.T @ placed))
+    rows_a, rows_b = (part.rows(tensor).to(matrix.dtype) for tensor in (part.tensor.a, b))
+    off = matrix @ signs - part.tensor.weight * (rows_a @ (rows_b.T @ placed))
     unit = 2.0**-24 * part.tensor.weight * part.tensor.figures.square_b**0.5
-    return float((off.abs() / (_lengths(a) * unit).clamp_min(1e-300)).max())
+    steps: torch.Tensor = off.abs() / (_lengths(rows_a) * unit).clamp_min(1e-300)
+    return steps.max()
 
 
 def _lengths(rows: torch.Tensor) -> torch.Tensor:
@@ -204,7 +218,7 @@ def _lengths(rows: torch.Tensor) -> torch.Tensor:
     return squares.sqrt()
 
 
-def _worth_keeping(problem: Problem, budget: int) -> list[tuple[str, int]]:
+def worth_keeping(problem: Problem, budget: int) -> list[tuple[str, int]]:
     """Keys (group, index of part) of the products that are kept within ``budget`` bytes, the deepest first."""
     candidates = [
         (part.place.depth, group, index)

@@ -54,6 +54,17 @@ class GroupedProducts:
         with device_module(self.device) as (module, _):
             self._launches = [_Tables(module, self, kind, entries) for kind, entries in groups.items()]
 
+    @property
+    def launches(self) -> int:
+        """Kernels of a run, a large product of torch's counted as one."""
+        return len(self._launches) + len(self._large)
+
+    @property
+    def gathered(self) -> int:
+        """Bytes that a run copies to gather operands of large products."""
+        operands = [pair for _, t, _ in self._large for pair in ((t.a, t.index_a, t.depth), (t.b, t.index_b, t.depth))]
+        return sum(x.shape[0] * depth * x.itemsize for x, index, depth in operands if index is not None)
+
     def run(self) -> list[torch.Tensor]:
         """Enqueue. Returns the score matrices, the same tensors on every run."""
         with device_module(self.device) as (module, stream):

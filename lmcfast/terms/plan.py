@@ -26,7 +26,10 @@ STEP = 64  # chunks are multiples of it, where they can be
 
 def is_large(term: Term, n: int, products: torch.dtype) -> bool:
     """Whether a term on a device goes to torch.matmul. ``products``: the storage that the kernel would multiply."""
-    depth = term.depth
+    return is_large_product(n, term.depth, products)
+
+
+def is_large_product(n: int, depth: int, products: torch.dtype) -> bool:
     return min(n, depth) >= NARROW and n * n * depth >= LARGE[products]
 
 

@@ -28,6 +28,6 @@ if [ "${1:-thread}" = thread ]; then
     echo "the planted race was not found"
     exit 1
   fi
-  grep -q 'data race .*store_owned' "$work/report" || { cat "$work/report"; exit 1; }
+  grep -qE 'data race .*(load|store)_owned' "$work/report" || { cat "$work/report"; exit 1; }
   echo "the planted race was found"
 fi

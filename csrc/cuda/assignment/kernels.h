@@ -43,6 +43,17 @@ __global__ void scan_kernel(State<T> s) {
   for (int64_t i = blockIdx.x; i < s.rows; i += gridDim.x) scan<Scope::device>(s, int(i), team, Stage::start);
 }
 
+// The same with the row held in shared memory.
+constexpr int kHeldThreads = 1024;  // at most
+template <class T>
+__global__ void __launch_bounds__(kHeldThreads) scan_held_kernel(State<T> s) {
+  LMCFAST_DYNAMIC_SHARED(shared);
+  LMCFAST_SHARED(unsigned, scratch, [kScanScratch]);
+  const Team<true> team = {threadIdx.x, blockDim.x, scratch};
+  for (int64_t i = blockIdx.x; i < s.rows; i += gridDim.x)
+    scan_row<Scope::device>(s, RowHeld<T>(s, int(i), shared), team, Stage::start);
+}
+
 // A warp for each row: the order of a list does not depend on who comes first.
 template <class T>
 __global__ void scan_in_order_kernel(State<T> s) {

@@ -11,6 +11,7 @@ struct Shape {
   unsigned chain_blocks, chain_threads;
   unsigned path_threads;  // of the one block of the shortest paths
   bool shared_least, shared_keys;
+  size_t shared_most;  // bytes of dynamic shared memory that a block may have
 };
 
 template <class T>
@@ -88,14 +89,26 @@ void enqueue_end(Queue<T>& queue) {
   queue.everywhere(publish_kernel<T>);
 }
 
-// Every row is read twice. Of long rows few are read at a time, so that they are in the cache when they come again:
-// with four blocks for each multiprocessor in `shape`, two rows for each.
+// A row is held in shared memory where it fits there, two of them in a multiprocessor if possible (which has the
+// block's limit and 1 KiB, and takes 1 KiB for each block): while one is read the other is gone through again.
+//
+// Other rows are read twice. Few are read at a time, so that they are in the cache when they come again: with four
+// blocks for each multiprocessor in `shape`, two rows for each.
 template <class T>
 void enqueue_lists(Queue<T>& queue, const State<T>& s, const Shape& shape) {
   constexpr int64_t long_row = 16 << 10;  // bytes
+  constexpr size_t reserved = 1024;
+  const size_t held = held_bytes<T>(s.columns);
   const bool few = s.columns * int64_t(sizeof(T)) > long_row;
-  const int64_t blocks = few ? std::max(1u, shape.blocks / 2) : int64_t(shape.blocks) * 8;
-  queue.run(unsigned(std::min<int64_t>(s.rows, blocks)), few ? 512 : 128, 0, scan_kernel<T>, s);
+  const auto blocks = [&](int64_t most) { return unsigned(std::min<int64_t>(s.rows, std::max<int64_t>(most, 1))); };
+  if (held > shape.shared_most) {
+    queue.run(blocks(shape.blocks / 2), 512, 0, scan_kernel<T>, s);
+  } else if (few) {
+    const bool two = 2 * (held + reserved) <= shape.shared_most + reserved;
+    queue.run(blocks(shape.blocks), two ? 512 : kHeldThreads, held, scan_held_kernel<T>, s);
+  } else {
+    queue.run(blocks(int64_t(shape.blocks) * 8), 128, held, scan_held_kernel<T>, s);
+  }
 }
 
 inline u64 step_limit(const AssignmentOptions& o, int columns) {

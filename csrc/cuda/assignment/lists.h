@@ -6,22 +6,10 @@
 #pragma once
 
 #include "keys.h"
+#include "rows.h"
 #include "words.h"
 
 namespace lmcfast::cuda {
-
-// A warp or a block that scans a row. Blocks bring kScanScratch words of shared memory.
-constexpr int kScanScratch = kClasses + 3;  // class maxima, magnitude, length, complement of the lowest key
-template <bool Block>
-struct Team {
-  unsigned rank, size;
-  unsigned* scratch;
-  __device__ void sync() const {
-    if (Block) __syncthreads();
-    else __syncwarp();
-  }
-};
-__device__ inline Team<false> warp_team() { return {lane_id(), 32, nullptr}; }
 
 // When a row is scanned: before the auction, at start prices; in it, at the prices in words; after it, at the float64
 // prices of the shortest paths.
@@ -100,30 +88,17 @@ __device__ inline void look_at_score(const State<T>& s, Exact<T> score, unsigned
   if (!valid_score(score)) atomicMin(&s.control->invalid, u64(index));
 }
 
-// The first pass over a row: class maxima of the keys, and the checks. Four loads are in flight for each thread.
-template <Scope scope, bool Block, class T>
-__device__ inline RowSummary summarise_row(const State<T>& s, int row, const Team<Block>& team,
+// The first pass over a row: class maxima of the keys, and the checks.
+template <Scope scope, class Row, bool Block, class T>
+__device__ inline RowSummary summarise_row(const State<T>& s, const Row& row, const Team<Block>& team,
                                            const ScanPrices<scope, T>& prices) {
-  constexpr int kAhead = 4;
   unsigned top = 0, low = ~0u;
   Exact<T> magnitude = 0;
-  int j = int(team.rank);
-  for (; j + int(team.size) * (kAhead - 1) < s.columns; j += int(team.size) * kAhead) {
-    Exact<T> score[kAhead];
-    for (int k = 0; k < kAhead; k++) score[k] = s.at(row, j + int(team.size) * k);
-    for (int k = 0; k < kAhead; k++) {
-      const int column = j + int(team.size) * k;
-      Exact<T> price;
-      const unsigned key = Keys<Exact<T>>::key(score[k], prices, column, price);
-      look_at_score(s, score[k], key, price, int64_t(row) * s.columns + column, top, low, magnitude);
-    }
-  }
-  for (; j < s.columns; j += int(team.size)) {
-    const Exact<T> score = s.at(row, j);
+  row.first_look(team, [&](int j, Exact<T> score) {
     Exact<T> price;
     const unsigned key = Keys<Exact<T>>::key(score, prices, j, price);
-    look_at_score(s, score, key, price, int64_t(row) * s.columns + j, top, low, magnitude);
-  }
+    look_at_score(s, score, key, price, int64_t(row.row) * s.columns + j, top, low, magnitude);
+  });
   top = max(top, __shfl_xor_sync(kAll, top, 16));  // lanes l and l + 16 are one class
   low = warp_min(low);
   u64 largest = warp_max(ordered(double(magnitude)));
@@ -147,18 +122,18 @@ __device__ inline RowSummary summarise_row(const State<T>& s, int row, const Tea
 
 // The second pass: entries whose key reaches the threshold. Returns how many there are; only the first `capacity` are
 // kept.
-template <Scope scope, bool Block, class T>
-__device__ inline int collect(const State<T>& s, int row, const Team<Block>& team, const ScanPrices<scope, T>& prices,
-                              unsigned threshold) {
-  int* const columns = s.columns_listed(row);
-  Exact<T>* const scores = s.scores_listed(row);
+template <Scope scope, class Row, bool Block, class T>
+__device__ inline int collect(const State<T>& s, const Row& row, const Team<Block>& team,
+                              const ScanPrices<scope, T>& prices, unsigned threshold) {
+  int* const columns = s.columns_listed(row.row);
+  Exact<T>* const scores = s.scores_listed(row.row);
   const unsigned forbidden = forbidden_key<Exact<T>>();
   unsigned* const counter = Block ? &team.scratch[kClasses + 1] : nullptr;
   int count = 0;
   for (int first = 0; first < s.columns; first += int(team.size)) {
     const int j = first + int(team.rank);
     const bool inside = j < s.columns;
-    const Exact<T> score = inside ? s.at(row, j) : Exact<T>(0);
+    const Exact<T> score = inside ? row.again(j) : Exact<T>(0);
     Exact<T> price;
     const unsigned key = inside ? Keys<Exact<T>>::key(score, prices, j, price) : 0;
     const bool take = inside && key >= threshold && key > forbidden;
@@ -183,19 +158,19 @@ __device__ inline int collect(const State<T>& s, int row, const Team<Block>& tea
 
 // Ties, or values closer than keys can tell apart: the columns in 128 classes, the best of each in float64, and the
 // best of all that were left out as an exact bound. One warp.
-template <Scope scope, class T>
-__device__ inline void scan_exactly(const State<T>& s, int row, const ScanPrices<scope, T>& prices) {
+template <Scope scope, class Row, class T>
+__device__ inline void scan_exactly(const State<T>& s, const Row& row, const ScanPrices<scope, T>& prices) {
   const unsigned lane = lane_id();
   double best[4], excluded = -LMCFAST_INFINITY;
   int column[4];
   for (int c = 0; c < 4; c++) best[c] = -LMCFAST_INFINITY, column[c] = -1;
-  const int turn = int(u64(row) * 2654435761u % u64(s.columns));  // an order of the row's own spreads ties
+  const int turn = int(u64(row.row) * 2654435761u % u64(s.columns));  // an order of the row's own spreads ties
   for (int first = 0; first < s.columns; first += 128) {
     for (int c = 0; c < 4; c++) {
       const int i = first + 32 * c + int(lane);
       if (i >= s.columns) continue;
       const int j = i + turn < s.columns ? i + turn : i + turn - s.columns;
-      const double v = double(s.at(row, j)) - prices.exact_price(j);
+      const double v = double(row.again(j)) - prices.exact_price(j);
       if (v > best[c]) {
         excluded = max(excluded, best[c]);
         best[c] = v;
@@ -211,14 +186,14 @@ __device__ inline void scan_exactly(const State<T>& s, int row, const ScanPrices
     const unsigned has = __ballot_sync(kAll, column[c] >= 0);
     const int at = count + __popc(has & ((1u << lane) - 1));
     if (column[c] >= 0) {
-      store_owned<scope>(&s.columns_listed(row)[at], column[c]);
-      store_owned<scope>(&s.scores_listed(row)[at], s.at(row, column[c]));
+      store_owned<scope>(&s.columns_listed(row.row)[at], column[c]);
+      store_owned<scope>(&s.scores_listed(row.row)[at], row.again(column[c]));
     }
     count += __popc(has);
   }
   if (lane == 0) {
-    store_owned<scope>(&s.list_length[row], count);
-    store_owned<scope>(&s.bound[row], bound);
+    store_owned<scope>(&s.list_length[row.row], count);
+    store_owned<scope>(&s.bound[row.row], bound);
     atomicAdd(&s.control->exact_scans, 1ull);
   }
 }
@@ -239,8 +214,8 @@ __device__ inline void count_scan(const State<T>& s) {
 }
 
 // Builds the list of a row.
-template <Scope scope, bool Block, class T>
-__device__ inline void scan(const State<T>& s, int row, const Team<Block>& team, Stage stage) {
+template <Scope scope, class Row, bool Block, class T>
+__device__ inline void scan_row(const State<T>& s, const Row& row, const Team<Block>& team, Stage stage) {
   const ScanPrices<scope, T> prices(s, stage);
   team.sync();
   const RowSummary found = summarise_row(s, row, team, prices);
@@ -253,22 +228,27 @@ __device__ inline void scan(const State<T>& s, int row, const Team<Block>& team,
   if (count > s.capacity || !(whole || Keys<Exact<T>>::resolved(top, rest, found.magnitude))) {
     if (team.rank < 32) scan_exactly(s, row, prices);
   } else if (team.rank == 0) {
-    store_owned<scope>(&s.list_length[row], count);
-    store_owned<scope>(&s.bound[row], rest);
+    store_owned<scope>(&s.list_length[row.row], count);
+    store_owned<scope>(&s.bound[row.row], rest);
   }
   if (team.rank == 0 && stage == Stage::start) {
-    s.unit[row] = row_unit<Exact<T>>(found);
-    s.magnitude[row] = found.magnitude;
+    s.unit[row.row] = row_unit<Exact<T>>(found);
+    s.magnitude[row.row] = found.magnitude;
   }
   if (team.rank == 0 && stage != Stage::start) count_scan(s);
   team.sync();
+}
+
+template <Scope scope, bool Block, class T>
+__device__ inline void scan(const State<T>& s, int row, const Team<Block>& team, Stage stage) {
+  scan_row<scope>(s, RowInPlace<T>{s, row}, team, stage);
 }
 
 // One warp: the same in the auction, without keys.
 template <Scope scope, class T>
 __device__ inline void scan_again_exactly(const State<T>& s, int row) {
   __syncwarp();
-  scan_exactly(s, row, ScanPrices<scope, T>(s, Stage::auction));
+  scan_exactly(s, RowInPlace<T>{s, row}, ScanPrices<scope, T>(s, Stage::auction));
   if (lane_id() == 0) count_scan(s);
   __syncwarp();
 }

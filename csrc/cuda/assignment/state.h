@@ -95,7 +95,9 @@ struct State {
   double* profits_out;   // of the caller's rows, or null
   AssignmentReport* report;
 
-  __device__ Exact<T> at(int i, int j) const { return sign * exact(scores[i * row_stride + j * column_stride]); }
+  __device__ const T* stored(int i, int j) const { return scores + i * row_stride + j * column_stride; }
+  __device__ Exact<T> value(T stored) const { return sign * exact(stored); }
+  __device__ Exact<T> at(int i, int j) const { return value(read_input(stored(i, j))); }
   __device__ int* columns_listed(int i) const { return list_column + int64_t(i) * capacity; }
   __device__ Exact<T>* scores_listed(int i) const { return list_score + int64_t(i) * capacity; }
 };

@@ -55,8 +55,8 @@ struct ProductCall {
   //   bfloat16, float16: both operands stored so. Exact products, float32 sums.
   //   float64: operands of any storage.
   // Sums of 16 (float32) or 32 (16-bit storage) products are formed in the tensor cores, and added to one another in
-  // float32, round to nearest, sixteen of them first: in the tensor cores additions are truncated, which over a long
-  // sum would be a bias.
+  // float32, round to nearest, sixteen of them first, and these by compensated summation: in the tensor cores additions
+  // are truncated, which over a long sum would be a bias.
   Dtype products;
   // False: multiply and add in float32 without tensor cores (always so below compute capability 8.0). No use but tests.
   bool tensor_cores = true;
