@@ -15,6 +15,8 @@ from .clock import Clock, Counts
 from .descent import Callback, State, descend
 from .device import fits_device
 from .device_descent import match_on_device
+from .nested_descent import match_nested
+from .nested_problem import is_nested, make_nested_problem
 from .objective import distance_as_stored
 from .problem import Params, Patterns, Problem, make_problem
 from .result import MatchResult
@@ -92,6 +94,11 @@ def weight_matching(
         raise ValueError(f"restarts must be at least 1, not {restarts}")
     clock, counts = Clock(), Counts()
     with torch.no_grad(), full_precision(), _repeatable(deterministic):
+        if is_nested(spec):
+            nested = make_nested_problem(spec, params_a, params_b, init, fix, only, tensor_weights, device)
+            if nested is not None:
+                clock.lap("setup")
+                return match_nested(nested, start, max_sweeps, restarts, seed, clock, counts, callback)
         problem = make_problem(spec, params_a, params_b, init, fix, only, tensor_weights, device)
         if fits_device(problem):
             clock.lap("setup")
@@ -155,6 +162,7 @@ def _result(problem: Problem, best: _Attempt, attempts: tuple[float, ...], clock
         attempts=attempts,
         distance_before=before,
         distance_after=after,
+        exactness={g: "linearised" if g in problem.quadratic else "exact" for g in problem.groups},
         counts=counts,
         seconds=clock.seconds,
     )
