@@ -229,7 +229,7 @@ def match_nested(
     found: list[tuple[NestedState, dict[str, float], int, bool]] = []
     for k in range(restarts):
         shuffle = random.Random(f"{seed}/{k}") if k else None
-        name = ("forward" if k % 2 else "random") if k and start == "best" else start
+        name = ("spectra", "random", "forward")[(k - 1) % 3] if k and start == "best" else start
         state, starts = choose_nested_start(problem, name, seed + k, clock, counts, shuffle, callback)
         found.append((state, starts, *descend_nested(state, max_sweeps, shuffle, callback)))
     state, starts, sweeps, converged = max(found, key=lambda attempt: attempt[0].objective)
