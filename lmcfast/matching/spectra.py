@@ -42,8 +42,8 @@ def match_by_spectra(alignment: NestedAlignment, plan: Plan) -> Permutations:
 
 
 def singular_values(matrices: torch.Tensor) -> torch.Tensor:
-    """Of (n, rows, columns) matrices, (n, min(rows, columns)), ascending: square roots of the eigenvalues of the smaller
-    Gram matrices. Half of the digits are lost, which a comparison of heads can spare, and most of the time is saved."""
+    """Of (n, rows, columns) matrices, (n, min(rows, columns)), ascending: roots of the eigenvalues of the smaller Gram
+    matrices. Half of the digits are lost, which a comparison of heads can spare, and most of the time is saved."""
     other = matrices.transpose(1, 2)
     gram = matrices @ other if matrices.shape[1] <= matrices.shape[2] else other @ matrices
     eigenvalues: torch.Tensor = torch.linalg.eigvalsh(gram)
