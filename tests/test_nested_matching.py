@@ -326,6 +326,26 @@ def test_a_group_on_two_axes_beside_nested_ones_is_said_to_be_linearised() -> No
     assert all(step.gain >= 0 for step in result.trace)
 
 
+def test_channels_of_a_grouped_convolution_that_keeps_its_stream() -> None:
+    """Each group's channels stand on both axes of its block: a step of them is quadratic, and said to be so."""
+    spec = PermutationSpec.from_axes(
+        {"conv": ("g c", "c", "_3"), "bias": ("g c",), "o": ("s", "g c"), "i": ("g c", "_9")},
+        {"g": 3, "s": 7},
+        [Group("c", 4, within=("g",))],
+    )
+    a = nests.random_params(spec, 1)
+    hidden = spec.random_permutations(2)
+    b = lmcfast.apply_permutations(spec, hidden, noisy(a, 0.05, 3))
+    result = weight_matching(spec, a, b)
+    assert result.exactness == {"g": "linearised", "c": "linearised", "s": "exact"}
+    assert result.objective == pytest.approx(plain_objective(spec, result.permutations, a, b), rel=1e-12)
+    assert all(step.gain >= 0 for step in result.trace if step.kind == "step")
+    assert nests.same_settings(result.permutations, lmcfast.invert_permutations(spec, hidden))
+    unrelated = nests.random_params(spec, 9)
+    other = weight_matching(spec, a, unrelated)
+    assert other.objective == pytest.approx(plain_objective(spec, other.permutations, a, unrelated), rel=1e-12)
+
+
 def test_what_cannot_be_matched_is_refused() -> None:
     spec = heads()
     a, b = (nests.random_params(spec, seed) for seed in (1, 2))

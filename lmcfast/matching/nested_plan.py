@@ -90,15 +90,20 @@ def make_plan(spec: PermutationSpec, pieces: Sequence[Piece], free: frozenset[st
         blocks = [index for index, block in enumerate(piece.blocks) if group in block.groups]
         linear = linear or len(blocks) > 1  # the group stands on two axes: a step is quadratic
         for index in blocks:
-            block, axes = piece.blocks[index], piece.split_axes(index)
+            block = piece.blocks[index]
             around, rows = _rows_of(block, path, held)
-            order = _order(piece, axes, (*held[rows[-1]], *(around or ()), *rows))
-            others = piece.groups.difference(members) | (frozenset((group,)) if len(blocks) > 1 else frozenset())
-            if around is None:
-                linear = linear or not path.keys() & set(block.groups) <= set(rows)
-                entries[rows[-1]].append(Entry(k, rows[-1], order, others))
-            else:
-                couplings.append(Coupling(k, (rows[0], rows[1]), order, others))
+            most = max(block.groups.count(name) for name in members)
+            linear = linear or most > 1
+            again = set(rows) if len(blocks) > 1 or most > 1 else set()
+            others = piece.groups.difference(members) | again
+            for occurrence in range(most):
+                axes = piece.split_axes(index, occurrence)
+                order = _order(piece, axes, (*held[rows[-1]], *(around or ()), *rows))
+                if around is None:
+                    linear = linear or not path.keys() & set(block.groups) <= set(rows)
+                    entries[rows[-1]].append(Entry(k, rows[-1], order, others))
+                else:
+                    couplings.append(Coupling(k, (rows[0], rows[1]), order, others))
     linear = linear or any(group in spec.groups[name].within and name not in path for name in free)
     sets = _coupled_sets(path, couplings)
     own = {name for k in touched for name in pieces[k].groups}.difference(members)
@@ -138,7 +143,7 @@ def _rows_of(
     Else (None, the path of the outermost member): the others are then held, and the scores are those of members that
     stay as they are in their outer units.
     """
-    here = [name for name in block.groups if name in path]
+    here = [name for name in dict.fromkeys(block.groups) if name in path]
     innermost = max(here, key=lambda name: len(path[name]))
     if set(path[innermost]) == set(here):
         return None, path[innermost]

@@ -24,7 +24,10 @@ Setting = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Block:
-    """Groups of one piece that depend on each other, each after those that it is nested in; held as one axis."""
+    """Groups of one piece that depend on each other, each after those that it is nested in; held as one axis.
+
+    One that no other of the block is nested in may stand there twice (in and out channels of a grouped convolution).
+    """
 
     groups: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -36,13 +39,11 @@ class Block:
     def source(self, spec: PermutationSpec, setting: Setting) -> torch.Tensor:
         """Old position of each position of the axis; groups that ``setting`` lacks stay."""
         grid: dict[str, torch.Tensor] = {}
+        old = torch.zeros((), dtype=torch.int64)
         for k, (name, size) in enumerate(zip(self.groups, self.sizes, strict=True)):
             shape = [1] * len(self.groups)
             shape[k] = size
-            grid[name] = torch.arange(size).reshape(shape)
-        old = torch.zeros((), dtype=torch.int64)
-        for name, size in zip(self.groups, self.sizes, strict=True):
-            index = grid[name]
+            index = grid[name] = torch.arange(size).reshape(shape)
             if name in setting:
                 index = setting[name][(*(grid[outer] for outer in spec.groups[name].within), index)]
             old = old * size + index
@@ -88,10 +89,13 @@ class Piece:
         """The axis of a block as held."""
         return block + 1 if block else 0
 
-    def split_axes(self, block: int) -> dict[str, int]:
-        """The axis of each group of a block, with an axis for each group."""
+    def split_axes(self, block: int, occurrence: int = 0) -> dict[str, int]:
+        """The axis of each group of a block, with an axis for each group; of one that stands there twice, either."""
         start = sum(len(before.groups) for before in self.blocks[:block]) + (block > 0)
-        return {name: start + k for k, name in enumerate(self.blocks[block].groups)}
+        axes: dict[str, list[int]] = {}
+        for k, name in enumerate(self.blocks[block].groups):
+            axes.setdefault(name, []).append(start + k)
+        return {name: some[min(occurrence, len(some) - 1)] for name, some in axes.items()}
 
     def hold(self, tensor: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """The piece of a tensor, contiguous; the tensor's own memory where nothing has to change."""
@@ -156,12 +160,10 @@ def _piece(
     for members in _connected(spec, factors, groups):
         members.sort(key=lambda k: len(spec.groups[groups[k]].within))  # an inner group names all of its outer ones
         axes.append(members)
-        names = {groups[k] for k in members}
-        if len(names) < len(members):
-            raise SpecError(
-                f"tensor {tensor!r} holds {sorted(names)} so that one of them has two indices at one place",
-                tensor=tensor,
-            )
+        names = [groups[k] for k in members]
+        for outer in {outer for name in names for outer in spec.groups[name].within}:
+            if names.count(outer) > 1:
+                raise SpecError(f"tensor {tensor!r} has several indices of {outer!r} around one group", tensor, outer)
         blocks.append(Block(tuple(groups[k] for k in members), tuple(sizes[k] for k in members)))
     fixed = [k for k in range(len(factors)) if k not in groups]
     order = (*(axes[0] if axes else ()), *fixed, *(k for members in axes[1:] for k in members))
