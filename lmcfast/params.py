@@ -69,7 +69,7 @@ def invert_permutations(spec: PermutationSpec, permutations: Setting) -> dict[st
     setting = check_permutations(spec, permutations)
     inverse = {}
     for name, index in setting.items():
-        outer = [part.unsqueeze(-1) for part in _outer_sources(spec, name, setting)]
+        outer = [part.unsqueeze(-1) for part in outer_sources(spec, name, setting)]
         identity = torch.arange(index.shape[-1]).expand_as(index)
         result = torch.empty_like(index)
         result[(*outer, index)] = identity
@@ -87,12 +87,12 @@ def compose_permutations(spec: PermutationSpec, first: Setting, second: Setting)
     two = check_permutations(spec, second, "second")
     composed = {}
     for name, index in two.items():
-        outer = [part.unsqueeze(-1) for part in _outer_sources(spec, name, two)]
+        outer = [part.unsqueeze(-1) for part in outer_sources(spec, name, two)]
         composed[name] = one[name][(*outer, index)]
     return composed
 
 
-def _outer_sources(spec: PermutationSpec, name: str, setting: Setting) -> list[torch.Tensor]:
+def outer_sources(spec: PermutationSpec, name: str, setting: Setting) -> list[torch.Tensor]:
     """For each new outer index of a nested group, the old index of each outer group: shapes ``(sizes of within)``."""
     within = spec.groups[name].within
     shape = spec.shape_of(name)[:-1]

@@ -191,19 +191,22 @@ def test_patterns_and_options_that_make_no_sense() -> None:
             weight_matching(spec, a, b, **wrong)
 
 
-def test_nested_groups_must_be_held() -> None:
+def test_nested_groups_can_be_held() -> None:
     groups = [lmcfast.Group("u", 3, within=("h",))]
     spec = PermutationSpec.from_axes({"w": ("h u", None), "v": (None, "h u")}, groups=groups)
     like = {"w": torch.empty(12, 4), "v": torch.empty(5, 12)}
-    a, b = random_like(like, 1), random_like(like, 2)
-    with pytest.raises(lmcfast.SpecError, match="'u' is nested in 'h'"):
-        weight_matching(spec, a, b)
+    a = random_like(like, 1)
     planted = {**spec.bind(a).identity(), "h": torch.tensor([2, 0, 3, 1])}
     moved = lmcfast.apply_permutations(spec, planted, a)
     assert weight_matching(spec, a, moved, fix="u").distance_after == 0.0
-    turned = {"u": torch.tensor([[1, 0, 2]] * 4)}
-    with pytest.raises(lmcfast.SpecError, match="must stay at the identity"):
-        weight_matching(spec, a, b, fix="u", init=turned)
+    turned = {**spec.bind(a).identity(), "u": torch.tensor([[1, 0, 2]] * 4)}
+    both = lmcfast.apply_permutations(spec, planted, lmcfast.apply_permutations(spec, turned, a))
+    assert weight_matching(spec, a, both, fix="u", init={"u": turned["u"]}).distance_after == 0.0
+    uneven = {"u": torch.tensor([[1, 0, 2]] * 3 + [[0, 1, 2]])}
+    with pytest.raises(lmcfast.SpecError, match="'u' is held, but differs between the units of 'h'"):
+        weight_matching(spec, a, moved, fix="u", init=uneven)
+    held = weight_matching(spec, a, moved, fix=["u", "h"], init=uneven)
+    assert torch.equal(held.permutations["u"], uneven["u"])
 
 
 def test_weights_whose_products_overflow_are_named() -> None:

@@ -22,6 +22,7 @@ from .order import sweep_order
 from .problem import Permutations, Problem
 from .result import Step
 from .scores import ScoreTable, Stamp, same
+from .swaps import improve
 
 Callback = Callable[[Step], object]
 
@@ -135,6 +136,10 @@ def visit(
         changed, gained = move.changed, move.gain
     else:
         changed, gained = 0, 0.0
+    if settled is None and group in problem.quadratic:
+        before = alignment.permutations[group]
+        gained += improve(problem, table, alignment, group, solved.columns)
+        changed += int(torch.count_nonzero(alignment.permutations[group] != before))
     state.objective += gained
     if settled is None or settled.issuperset(problem.neighbours[group]):
         state.optimal_at[group] = seen

@@ -64,6 +64,7 @@ def match_on_device(
         attempts=tuple(attempt.state.objective for attempt in found),
         distance_before=before,
         distance_after=after,
+        exactness=dict.fromkeys(problem.groups, "exact"),
         counts=counts,
         seconds=clock.seconds,
     )

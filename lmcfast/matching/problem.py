@@ -164,25 +164,30 @@ def _remembered(spec: PermutationSpec, key: Hashable, make: Callable[[], Made]) 
 def free_groups(
     spec: PermutationSpec, fix: Patterns, only: Patterns | None, start: Permutations | None
 ) -> tuple[str, ...]:
-    """The groups that may move: movable in the spec, matched by ``only`` (default all), not matched by ``fix``.
-
-    Groups of fewer than two units have nothing to decide and are left out. Raises ``SpecError`` for nested
-    groups that would have to move, or that ``start`` moves, and for a pattern that matches no group.
-    """
-    kept = matching_names(spec.groups, only, "only", "group") if only is not None else set(spec.groups)
-    held = matching_names(spec.groups, fix, "fix", "group")
-    free = tuple(group for group in spec.movable_groups if group in kept and group not in held)
+    """:func:`chosen_groups`; ``SpecError`` where a nested group would have to move, or ``start`` moves one."""
+    free = chosen_groups(spec, fix, only)
     for group, entry in spec.groups.items():
         if not entry.within:
             continue
         if group in free:
             raise SpecError(
-                f"group {group!r} is nested in {', '.join(map(repr, entry.within))}: nested groups cannot be matched; "
-                f"hold it with fix={group!r}",
+                f"group {group!r} is nested in {', '.join(map(repr, entry.within))}: nested groups cannot be matched "
+                f"here; hold it with fix={group!r}",
                 group=group,
             )
         if start is not None and not torch.equal(start[group], spec.identity()[group]):
             raise SpecError(f"init: group {group!r} is nested and must stay at the identity", group=group)
+    return free
+
+
+def chosen_groups(spec: PermutationSpec, fix: Patterns, only: Patterns | None) -> tuple[str, ...]:
+    """The groups that may move: movable in the spec, matched by ``only`` (default all), not matched by ``fix``.
+
+    Groups of fewer than two units have nothing to decide and are left out. ``SpecError``: a pattern matches no group.
+    """
+    kept = matching_names(spec.groups, only, "only", "group") if only is not None else set(spec.groups)
+    held = matching_names(spec.groups, fix, "fix", "group")
+    free = (group for group in spec.movable_groups if group in kept and group not in held)
     return tuple(group for group in free if spec.groups[group].size not in (0, 1))
 
 

@@ -14,6 +14,8 @@ from ..params import apply_permutations
 from ..spec import PermutationSpec
 from .clock import Counts
 
+Exactness = Literal["exact", "lower bound", "linearised"]
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -60,6 +62,10 @@ class MatchResult:
             "objective" (figures computed afresh) and "other" (order, trace, callbacks).
         distance_before, distance_after: Euclidean distance of A to B and to the aligned B, over the tensors
             that count in the objective (squares scaled by ``tensor_weights``). None when read from a file.
+        exactness: for each group that could move, what a step of it and of all that is nested in it is: "exact" (the
+            best one, by its scores), "lower bound" (groups inside share a tensor: the best that was found; its gap
+            says how much better one may be, NaN that it is not known), "linearised" (the group stands on two axes of
+            one tensor). Empty when read from a file.
     """
 
     spec: PermutationSpec
@@ -73,6 +79,7 @@ class MatchResult:
     attempts: tuple[float, ...] = ()
     distance_before: float | None = None
     distance_after: float | None = None
+    exactness: Mapping[str, Exactness] = field(default_factory=dict, repr=False)
     counts: Counts | None = field(default=None, repr=False)
     seconds: Mapping[str, float] = field(default_factory=dict, repr=False)
 

@@ -18,6 +18,8 @@ from .descent import Callback, State, begin, descend
 from .device import fits_device
 from .device_descent import match_on_device
 from .frank_wolfe import relax
+from .nested_descent import match_nested
+from .nested_problem import is_nested, make_nested_problem
 from .objective import Alignment, distance_as_stored
 from .problem import Params, Patterns, Problem, make_problem
 from .result import MatchResult
@@ -53,25 +55,33 @@ def weight_matching(
     result is a local optimum: no group alone can be improved (up to the rounding of its float32 scores).
 
     A group that stands on two axes of one tensor (a recurrent weight) makes its own step quadratic: it is scored by a
-    linearisation. Its steps count by the true objective too, but where it stops need not be its optimum.
+    linearisation. Its steps count by the true objective too: where one loses, its cycles are tried one by one, then
+    swaps of two units; but where it stops need not be its optimum.
+
+    A group that is nested in others (attention heads, grouped key and value heads, experts: ``Group.within``) moves
+    with them: "place i takes unit j" of an outer group is worth the optimum of the inner assignments of that pair.
+    Where inner groups share a tensor (query and value heads in an output projection) that is a lower bound. The
+    result says per group what its steps are (``exactness``).
 
     Args:
-        spec: which tensor axes move together; bound to the sizes here. Groups nested in others cannot be matched
-            and must be held with ``fix``.
+        spec: which tensor axes move together; bound to the sizes here.
         params_a, params_b: state dicts of the two networks, of the same shapes, finite; neither is changed. Any
             floating dtype: bfloat16 and float16 are multiplied exactly with float32 sums, float32 with float32
             accuracy, float64 stays float64.
         init: {group: permutation} to start from, and to hold the groups at that may not move; identity where missing.
         start: "best" descends from the best of the identity, ``init`` and the forward start, so the result is never
             below any of them; "identity" from ``init`` (identity where missing); "forward" from the forward start:
-            level by level, each group scored only by what is matched already; "random" from random permutations.
+            level by level, each group scored only by what is matched already; "random" from random permutations;
+            "spectra" from the forward start with the outer groups of a nest (heads, experts) placed first by the
+            singular values of their weights, which do not depend on what is inside them nor on the residual stream.
         max_sweeps: stop after so many sweeps, converged or not; 0 gives the start.
         restarts: number of descents; those after the first start elsewhere, in random orders. The best is kept.
         seed: for the restarts and the random start. The same input and seed give the same result.
         device: "cpu" (default) or e.g. "cuda", where everything then runs: products, assignments, gains. Groups that
-            share no tensor are visited together there. Specs with a group on two axes of one tensor, or with
-            concatenated axes, form only their products there.
-        fix: names of groups (fnmatch wildcards) that stay where ``init`` puts them.
+            share no tensor are visited together there. Specs with a group on two axes of one tensor, with
+            concatenated axes or with nested groups form only their products there.
+        fix: names of groups (fnmatch wildcards) that stay where ``init`` puts them; ``fix=["stream"]`` holds a
+            transformer's residual stream, which moves by default.
         only: names of groups (wildcards) that may move; default all.
         tensor_weights: {tensor name or wildcard: weight >= 0} scales a tensor's share of the objective; where several
             match, the last counts. 0 leaves the tensor out.
@@ -88,8 +98,10 @@ def weight_matching(
     Raises:
         InvalidParamsError: a tensor is missing, misshapen or not finite; names the argument and the tensor.
         InvalidPermutationError: ``init`` is not a permutation of the group that it names.
-        SpecError: the spec does not fit, a nested group would have to move, a pattern matches nothing.
-        ValueError: ``start``, ``method``, ``max_sweeps``, ``restarts`` or a weight is out of range.
+        SpecError: the spec does not fit, a pattern matches nothing, or a nested group is held by an ``init`` that
+            differs between outer units that may move.
+        ValueError: ``start``, ``method``, ``max_sweeps``, ``restarts`` or a weight is out of range, or ``method`` is
+            not "descent" where nested groups may move.
 
     Source: Ainsworth, Hayase, Srinivasa, *Git Re-Basin* (arXiv:2209.04836), Algorithm 1, with the start, the
     order and the acceptance test changed.
@@ -104,6 +116,13 @@ def weight_matching(
         raise ValueError(f"restarts must be at least 1, not {restarts}")
     clock, counts = Clock(), Counts()
     with torch.no_grad(), full_precision(), _repeatable(deterministic):
+        if is_nested(spec):
+            nested = make_nested_problem(spec, params_a, params_b, init, fix, only, tensor_weights, device)
+            if nested is not None:
+                if method != "descent":
+                    raise ValueError(f"method: {method!r} cannot move nested groups; hold them with fix=, or descend")
+                clock.lap("setup")
+                return match_nested(nested, start, max_sweeps, restarts, seed, clock, counts, callback)
         problem = make_problem(spec, params_a, params_b, init, fix, only, tensor_weights, device)
         if fits_device(problem) and method == "descent":
             clock.lap("setup")
@@ -190,6 +209,7 @@ def _result(problem: Problem, best: _Attempt, attempts: tuple[float, ...], clock
         attempts=attempts,
         distance_before=before,
         distance_after=after,
+        exactness={g: "linearised" if g in problem.quadratic else "exact" for g in problem.groups},
         counts=counts,
         seconds=clock.seconds,
     )

@@ -9,7 +9,7 @@ such rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -145,7 +145,12 @@ def _place(
 
 def cut(tensor: torch.Tensor, place: Place) -> torch.Tensor:
     """A view of the tensor on which the group has the axis ``place.group_axis`` to itself."""
-    for step in place.cuts:
+    return apply_cuts(tensor, place.cuts)
+
+
+def apply_cuts(tensor: torch.Tensor, cuts: Iterable[Arm | Split]) -> torch.Tensor:
+    """A view of the tensor after the cuts, each of which counts the axes that those before it have left."""
+    for step in cuts:
         if isinstance(step, Arm):
             tensor = tensor.narrow(step.axis, step.start, step.length)
         else:
