@@ -1,0 +1,163 @@
+"""The graph of a module's forward pass, by ``torch.export``; no values are computed.
+
+The training graph (no decompositions) keeps linear layers, norms and attention as one operator each.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from ...errors import InvalidInputsError, SpecError
+from ..outputs import default_outputs, first_line, tensors_in
+
+_PREFIX = "inner."
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An exported module.
+
+    ``names``: placeholder -> name of the parameter or buffer, all its aliases being ``canonical[name]``. ``tensors``,
+    ``buffers``: by canonical name. ``constants``: placeholder -> a tensor that the forward pass makes from a literal.
+    """
+
+    program: torch.export.ExportedProgram
+    names: dict[str, str]
+    canonical: dict[str, str]
+    tensors: dict[str, torch.Tensor]
+    buffers: frozenset[str]
+    constants: dict[str, torch.Tensor]
+
+    @cached_property
+    def _placeholders(self) -> dict[str, list[fx.Node]]:
+        found: dict[str, list[fx.Node]] = {}
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder" and node.name in self.names:
+                found.setdefault(self.canonical[self.names[node.name]], []).append(node)
+        return found
+
+    def placeholders_of(self, name: str) -> list[fx.Node]:
+        """The placeholders of a tensor: several where it is tied."""
+        return self._placeholders.get(name, [])
+
+
+class _Selected(nn.Module):
+    """A module with the outputs that count, as a flat list of tensors."""
+
+    def __init__(self, inner: nn.Module, outputs: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.inner = inner
+        self._outputs = outputs
+
+    def forward(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        return list(tensors_in(self._outputs(self.inner(*args, **kwargs))))
+
+
+def trace(
+    module: nn.Module,
+    example_inputs: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    outputs: Callable[[Any], Any] | None = None,
+) -> Trace:
+    """Export the module in eval mode; arguments as in :func:`lmcfast.derive_spec`.
+
+    ``InvalidInputsError``: the module doesn't take the inputs. ``SpecError``: it can't be exported, and why.
+    """
+    args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    device = _device(module)
+    args, named = pytree.tree_map(lambda leaf: _moved(leaf, device), (args, dict(kwargs or {})))
+    selected = _Selected(module, outputs or default_outputs)
+    with _eval_mode(module), _one_graph_for_experts(module), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = _export(selected, args, named)
+    return _trace_of(program, module)
+
+
+def _trace_of(program: torch.export.ExportedProgram, module: nn.Module) -> Trace:
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    first: dict[int, str] = {}
+    canonical = {name: first.setdefault(id(tensor), name) for name, tensor in {**parameters, **buffers}.items()}
+    signature = program.graph_signature
+    names = {
+        placeholder: name.removeprefix(_PREFIX)
+        for placeholder, name in {**signature.inputs_to_parameters, **signature.inputs_to_buffers}.items()
+    }
+    constants = {
+        placeholder: program.constants[name]
+        for placeholder, name in signature.inputs_to_lifted_tensor_constants.items()
+        if isinstance(program.constants.get(name), torch.Tensor)
+    }
+    tensors = {name: tensor for name, tensor in {**parameters, **buffers}.items() if canonical[name] == name}
+    return Trace(program, names, canonical, tensors, frozenset(buffers) - frozenset(parameters), constants)
+
+
+def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+    """Without the bytecode tracer, which is slower; with it where that fails."""
+    try:
+        return torch.export.export(module, args, kwargs, strict=False)
+    except Exception as error:
+        failure = error
+    try:
+        return torch.export.export(module, args, kwargs, strict=True)
+    except Exception:
+        raise _explained(failure, args, kwargs) from failure
+
+
+def _explained(error: Exception, args: Any, kwargs: Any) -> Exception:
+    name = type(error).__name__
+    if "DataDependent" in name or "data-dependent" in str(error):
+        return SpecError(
+            "the module cannot be exported: which operators run depends on the values of tensors "
+            f"({first_line(error)}); trace a variant without this branch, or write the spec by hand"
+        )
+    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in((args, kwargs))) or "none"
+    return InvalidInputsError(
+        f"the module cannot be exported with the example inputs (of shape {shapes}): {first_line(error)}"
+    )
+
+
+def _device(module: nn.Module) -> torch.device | None:
+    return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), None)
+
+
+def _moved(leaf: Any, device: torch.device | None) -> Any:
+    return leaf.detach().to(device) if isinstance(leaf, torch.Tensor) and device is not None else leaf
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def _one_graph_for_experts(module: nn.Module) -> Iterator[None]:
+    """transformers' loop over experts depends on the routing; its batched form computes the same without a loop."""
+    changed: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
+    for part in module.modules():
+        config = getattr(part, "config", None)
+        if config is not None and id(config) not in seen and hasattr(config, "_experts_implementation"):
+            seen.add(id(config))
+            changed.append((config, config._experts_implementation))
+            config._experts_implementation = "batched_mm"
+    try:
+        yield
+    finally:
+        for config, before in changed:
+            config._experts_implementation = before
