@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .checks import check_finite, check_params, check_permutations
 from .gather import permute_tensor
-from .layout import Atom, Concat, Fixed, Layout, Product, format_layout, parse_layout
+from .layout import Atom, Case, Concat, Fixed, Layout, Product, format_layout, parse_layout
 from .places import Place, group_places, unfold
 from .report import SpecReport
 from .similarity import similarity
@@ -14,6 +14,7 @@ from .verify import VerifyReport, verify_spec
 
 __all__ = [
     "Atom",
+    "Case",
     "Concat",
     "Fixed",
     "Group",

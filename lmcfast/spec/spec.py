@@ -20,7 +20,7 @@ import torch
 from ..errors import CheckpointError, InvalidParamsError, SpecError
 from ..io.atomic import atomic_path, reason
 from .binding import check_named, resolve
-from .layout import Atom, Concat, Fixed, Layout, Product, atoms, normalize, parse_layout
+from .layout import Atom, Case, Concat, Fixed, Layout, Product, atoms, normalize, parse_layout, without_idle_names
 from .nesting import outer_axes
 from .text import canonical_text, read_text, write_text
 
@@ -65,7 +65,7 @@ class PermutationSpec:
     def __post_init__(self) -> None:
         axes: dict[str, tuple[Layout, ...]] = {}
         for name, layouts in self.axes.items():
-            axes[name] = tuple(_at(name, axis, layout) for axis, layout in enumerate(layouts))
+            axes[name] = _named(name, [_at(name, axis, layout) for axis, layout in enumerate(layouts)])
         for alias, canonical in self.tied.items():
             _check_tied(alias, canonical, self.tied, axes)
             axes.setdefault(alias, axes[canonical])
@@ -253,7 +253,7 @@ def _parse_axes(name: str, layouts: Sequence[str | Layout | None]) -> tuple[Layo
     parsed = []
     for axis, layout in enumerate(layouts):
         try:
-            is_layout = isinstance(layout, Atom | Fixed | Product | Concat)
+            is_layout = isinstance(layout, Atom | Fixed | Product | Concat | Case)
             parsed.append(layout if is_layout else parse_layout(layout))  # type: ignore[arg-type]
         except SpecError as error:
             raise SpecError(f"tensor {name!r}, axis {axis}: {error}", tensor=name) from None
@@ -265,6 +265,13 @@ def _at(name: str, axis: int, layout: Layout) -> Layout:
         return normalize(layout)
     except SpecError as error:
         raise SpecError(f"tensor {name!r}, axis {axis}: {error}", tensor=name, group=error.group) from None
+
+
+def _named(name: str, layouts: list[Layout]) -> tuple[Layout, ...]:
+    try:
+        return without_idle_names(layouts)
+    except SpecError as error:
+        raise SpecError(f"tensor {name!r}: {error}", tensor=name) from None
 
 
 def _check_tied(alias: str, canonical: str, tied: Mapping[str, str], axes: Mapping[str, tuple[Layout, ...]]) -> None:
