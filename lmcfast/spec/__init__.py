@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .checks import check_finite, check_params, check_permutations
+from .derivation import derive_spec
 from .gather import permute_tensor
 from .layout import Atom, Case, Concat, Fixed, Layout, Product, format_layout, parse_layout
 from .places import Place, group_places, unfold
@@ -27,6 +28,7 @@ __all__ = [
     "check_finite",
     "check_params",
     "check_permutations",
+    "derive_spec",
     "feed_forward_spec",
     "format_layout",
     "group_places",

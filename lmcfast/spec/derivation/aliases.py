@@ -7,7 +7,9 @@ import operator
 from torch import fx
 
 # These return their input itself in some cases without saying so in their schema.
-_SILENT = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout", "type_as"})
+_SILENT = frozenset(
+    {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout", "type_as"}
+)
 
 
 def operator_name(node: fx.Node) -> str:

@@ -87,7 +87,9 @@ class Labels(AtomStore):
             self._unify_product(first, second, why)
 
     def _unify_concat(self, first: Label, second: Label, why: str) -> None:
-        sizes = [[self.size(arm) for arm in x.arms] if isinstance(x, Concat) else [self.size(x)] for x in (first, second)]
+        sizes = [
+            [self.size(arm) for arm in x.arms] if isinstance(x, Concat) else [self.size(x)] for x in (first, second)
+        ]
         if isinstance(first, Concat) and isinstance(second, Concat) and sizes[0] == sizes[1]:
             for a, b in zip(first.arms, second.arms, strict=True):
                 self.unify(a, b, why)
@@ -315,4 +317,3 @@ class Labels(AtomStore):
             arms = tuple(self.reselect(label.arms[j], inner) for j, inner in step.kept)
             return arms[0] if step.selector_after is None else Case(step.selector_after, arms)
         return type(label)(label.selector, tuple(self._reselect(part, step) for part in label.arms))
-

@@ -40,7 +40,9 @@ class _Settling:
 
     def run(self) -> None:
         """Sweep over all tensors and sums until a sweep changes nothing."""
-        tensors = list(dict.fromkeys(_tensors([*self.derivation.tensors.values(), *self.derivation.parameters.values()])))
+        tensors = list(
+            dict.fromkeys(_tensors([*self.derivation.tensors.values(), *self.derivation.parameters.values()]))
+        )
         for _ in range(_MAX_ROUNDS):
             self.changed = False
             tensors = list(dict.fromkeys(tuple(map(self.labels.normal, tensor)) for tensor in tensors))

@@ -26,8 +26,9 @@ _PREFIX = "inner."
 class Trace:
     """An exported module.
 
-    ``names``: placeholder -> name of the parameter or buffer, all its aliases being ``canonical[name]``. ``tensors``,
-    ``buffers``: by canonical name. ``constants``: placeholder -> a tensor that the forward pass makes from a literal.
+    ``names``: placeholder -> name of the parameter or buffer, all its aliases being ``canonical[name]``. ``tensors``:
+    by canonical name. ``buffers``: which names are buffers; ``permanent``: which are in the state dict. ``constants``:
+    placeholder -> a tensor that the forward pass makes from a literal.
     """
 
     program: torch.export.ExportedProgram
@@ -35,6 +36,7 @@ class Trace:
     canonical: dict[str, str]
     tensors: dict[str, torch.Tensor]
     buffers: frozenset[str]
+    permanent: frozenset[str]
     constants: dict[str, torch.Tensor]
 
     @cached_property
@@ -98,7 +100,8 @@ def _trace_of(program: torch.export.ExportedProgram, module: nn.Module) -> Trace
         if isinstance(program.constants.get(name), torch.Tensor)
     }
     tensors = {name: tensor for name, tensor in {**parameters, **buffers}.items() if canonical[name] == name}
-    return Trace(program, names, canonical, tensors, frozenset(buffers) - frozenset(parameters), constants)
+    permanent = frozenset(module.state_dict(keep_vars=True))
+    return Trace(program, names, canonical, tensors, frozenset(buffers), permanent, constants)
 
 
 def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
