@@ -31,18 +31,16 @@ def derive_spec(
     ``strict``: operators that aren't understood are an error; without it they fix all axes that meet in them, which is
     always right but may lose freedom. ``spec.report()`` tells what moves, what stays fixed and why.
 
-    The spec holds for the branches that the example inputs run through. :func:`lmcfast.verify_spec` proves it on values.
+    The spec holds for the branches that the example inputs run through. ``verify_spec`` proves it on values.
 
     ``InvalidInputsError``: the module can't take the example inputs. ``SpecError``: it can't be exported, since its
     operators depend on values; or, with ``strict``, the operators that aren't understood.
     """
     derivation = Derivation(trace(module, example_inputs, kwargs, outputs))
     if strict and derivation.unsupported:
-        listed = ", ".join(f"{name} ({count}x)" for name, count in derivation.unsupported.most_common(5))
-        more = len(derivation.unsupported) - 5
-        raise SpecError(
-            f"operators that the derivation does not understand: {listed}{f' and {more} more' * (more > 0)}"
-        )
+        listed = [f"{name} ({count}x)" for name, count in derivation.unsupported.most_common()]
+        more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+        raise SpecError(f"operators that the derivation does not understand: {', '.join(listed[:5])}{more}")
     return assemble(derivation)
 
 

@@ -62,13 +62,9 @@ def _entries(derivation: Derivation) -> dict[str, list[Label]]:
 
 
 def _tied(derivation: Derivation, tensors: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        alias: name
-        for alias, name in derivation.trace.canonical.items()
-        if alias != name
-        and name in tensors
-        and (alias not in derivation.trace.buffers or alias in derivation.trace.permanent)
-    }
+    trace = derivation.trace
+    aliases = {alias: name for alias, name in trace.canonical.items() if alias != name and name in tensors}
+    return {alias: name for alias, name in aliases.items() if alias in trace.permanent}
 
 
 def _uses(labels: Labels, tensors: Mapping[str, Sequence[Label]]) -> dict[int, list[Use]]:

@@ -116,7 +116,8 @@ class Derivation:
     def _call(self, node: fx.Node) -> None:
         if node.target is operator.getitem:
             source, k = node.args
-            assert isinstance(source, fx.Node) and isinstance(k, int)
+            assert isinstance(source, fx.Node)
+            assert isinstance(k, int)
             self.tensors[node] = self.tensors[source][k]
             if (source, k) in self._index_values:
                 self._index_values[node] = self._index_values[source, k]
@@ -314,7 +315,7 @@ class Derivation:
         rank = max(map(len, tensors))
         out: list[Label] = []
         for dim in range(rank):
-            current = ONE
+            current: Label = ONE
             for labels in tensors:
                 k = dim - rank + len(labels)
                 if k < 0 or self.size(labels[k]) == 1:

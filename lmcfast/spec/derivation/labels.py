@@ -83,7 +83,8 @@ class Labels(AtomStore):
         elif isinstance(first, Concat) or isinstance(second, Concat):
             self._unify_concat(first, second, why)
         else:
-            assert isinstance(first, Product) and isinstance(second, Product)
+            assert isinstance(first, Product)
+            assert isinstance(second, Product)
             self._unify_product(first, second, why)
 
     def _unify_concat(self, first: Label, second: Label, why: str) -> None:
@@ -202,7 +203,8 @@ class Labels(AtomStore):
         """Blocks that move whole, and within each block a permutation of its own."""
         reason = self._reason[index]
         high, low = self.atom(outer, fixed=reason), self.atom(inner, fixed=reason)
-        assert isinstance(high, Atom) and isinstance(low, Atom)
+        assert isinstance(high, Atom)
+        assert isinstance(low, Atom)
         self._limits[high.index] = list(self._limits[index])
         self._limits[low.index] = [limit | {high.index} for limit in self._limits[index]]
         self._dependent.update((high.index, low.index))

@@ -1,8 +1,8 @@
 """Names of groups: from the first tensor that shows them, the same in every layer so that layers fold.
 
 A name is the shortest end of the first tensor's path that no other kind of group has, then a letter for the second and
-later groups that begin in this tensor, then the numbers in the path: ``q_proj.3`` and ``q_proj:b.3`` in layer 3. A group
-that runs through repeated layers is a ``stream``.
+later groups that begin in this tensor, then the numbers in the path: ``q_proj.3`` and ``q_proj:b.3`` in layer 3. A
+group that runs through repeated layers is a ``stream``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 
 _PLAIN = frozenset({"weight", "bias"})
 _ENDING = re.compile(r"_(weight|bias)$")
@@ -60,9 +60,9 @@ def _path(tensor: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _stream_path(places: Sequence[Use]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    common = commonprefix([tensor.split(".")[:-1] for tensor, _, _ in places])
-    words, numbers = _path(".".join((*common, "weight"))) if common else ((), ())
-    return (*(word for word in words if common and word != "h"), "stream"), numbers
+    paths = [tensor.split(".")[:-1] for tensor, _, _ in places]
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
+    return _path(".".join((*common, "stream")))
 
 
 def _repeats(places: Sequence[Use]) -> bool:

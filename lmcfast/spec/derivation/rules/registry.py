@@ -26,7 +26,7 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
-"""Rules by the operator's name in the exported graph (``aten.add.Tensor`` is ``add``); ``add_`` uses the rule of ``add``."""
+"""Rules by the operator's name in the graph: ``aten.add.Tensor`` is ``add``, and ``add_`` uses the rule of ``add``."""
 
 
 def rule(*names: str, index_args: Sequence[int | str] = ()) -> Callable[[RuleFunction], RuleFunction]:
