@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .checks import check_finite, check_params, check_permutations
+from .comparison import difference
 from .derivation import derive_spec
 from .gather import permute_tensor
 from .layout import Atom, Case, Concat, Fixed, Layout, Product, format_layout, parse_layout
@@ -29,6 +30,7 @@ __all__ = [
     "check_params",
     "check_permutations",
     "derive_spec",
+    "difference",
     "feed_forward_spec",
     "format_layout",
     "group_places",
