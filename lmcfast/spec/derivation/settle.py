@@ -4,11 +4,12 @@ A dependency says that an atom has one permutation for each index of another one
 index is known, so these hold at the end (each step only takes freedom away, hence there is an end):
 
 1. in every tensor that shows an atom, each atom that it depends on occurs exactly once beside it (in the same
-   dimension first), or stands behind index values whose dimensions all do; else the dependency goes;
+   dimension first), or stands behind index values whose dimensions all do (and not both); else the dependency goes;
 2. a dimension that is summed over depends on batch dimensions only, and nothing that stays depends on it: not as an
    atom, not as a case over a concatenation in it;
 3. a case whose selector isn't beside it has one arm for all;
-4. dependencies make no cycle.
+4. dependencies make no cycle, and an atom depends on whatever its outer atoms depend on: else the permutations would
+   not be closed under composition.
 """
 
 from __future__ import annotations
@@ -20,29 +21,27 @@ from typing import TYPE_CHECKING, Any
 from .terms import Atom, Case, Concat, Label, Product, children
 
 if TYPE_CHECKING:
-    from .derivation import Contraction, Derivation
+    from .statements import Contraction, Statements
 
 _MAX_ROUNDS = 200
 
 Shape = tuple[Label, ...]
 
 
-def settle(derivation: Derivation) -> None:
+def settle(derivation: Statements) -> None:
     """Shrink dependencies and cases until all four conditions hold."""
     _Settling(derivation).run()
 
 
 class _Settling:
-    def __init__(self, derivation: Derivation) -> None:
+    def __init__(self, derivation: Statements) -> None:
         self.derivation = derivation
         self.labels = derivation.labels
         self.changed = False
 
     def run(self) -> None:
         """Sweep over all tensors and sums until a sweep changes nothing."""
-        tensors = list(
-            dict.fromkeys(_tensors([*self.derivation.tensors.values(), *self.derivation.parameters.values()]))
-        )
+        tensors = list(dict.fromkeys(_tensors(self.derivation.tensors.values())))
         for _ in range(_MAX_ROUNDS):
             self.changed = False
             tensors = list(dict.fromkeys(tuple(map(self.labels.normal, tensor)) for tensor in tensors))
@@ -51,6 +50,7 @@ class _Settling:
             for contraction in self.derivation.contractions:
                 self._check_contraction(contraction)
             self._break_cycles()
+            self._close()
             if not self.changed:
                 return
         # Not reached in practice; whatever is still open must not move.
@@ -97,16 +97,21 @@ class _Settling:
             self._join_arms(label, "a choice that is not visible")
 
     def _shown(self, index: int, near: Counter[int], far: Counter[int]) -> bool:
-        if near[index]:
-            return near[index] == 1
-        if far[index]:
-            return far[index] == 1
-        for label, dims in self.derivation.index_tags.values():
-            if index in self.labels.atoms(label):
-                needed = {i for dim in dims for i in self.labels.atoms(dim)}
-                if all(near[i] + far[i] == 1 for i in needed):
-                    return True
-        return False
+        """Whether an outer atom has one index where a term stands, and only one way to know it."""
+        tags = self._tags_into(index)
+        indexed = [needed for needed in tags if all(near[i] + far[i] == 1 for i in needed)]
+        if near[index] or far[index]:
+            return not indexed and (near[index] == 1 or (near[index] == 0 and far[index] == 1))
+        return len(tags) == 1 == len(indexed) and index not in tags[0]
+
+    def _tags_into(self, index: int) -> list[set[int]]:
+        """For each source of index values into a group with this atom: the atoms of the index tensor's dimensions."""
+        labels = self.labels
+        return [
+            {i for dim in dims for i in labels.atoms(dim)}
+            for label, dims in self.derivation.index_tags.values()
+            if index in labels.atoms(label)
+        ]
 
     # ---- 2: in every sum
 
@@ -115,31 +120,25 @@ class _Settling:
         over = labels.normal(contraction.over)
         summed = set(labels.atoms(over))
         batch = tuple(map(labels.normal, contraction.batch))
-        allowed = summed | {i for label in batch for i in labels.atoms(label)}
+        self._check_term(over, (), batch)
+        self._check_summed_cases(over, contraction.others)
         hidden: set[int] = set()  # known only through index values along a dimension that is summed over
-        counts = Counter(i for label in batch for i in set(labels.atoms(label)))
         for label, dims in self.derivation.index_tags.values():
-            needed = {i for dim in dims for i in labels.atoms(dim)}
-            if summed & needed:
+            if summed.intersection(i for dim in dims for i in labels.atoms(dim)):
                 hidden.update(labels.atoms(label))
-            if all(counts[i] == 1 for i in needed):
-                allowed.update(labels.atoms(label))
-        for index in summed:
-            self._drop(index, labels.dependencies(index) - allowed)
-        self._check_summed_cases(over, batch, contraction.others)
+        shown = visible(map(labels.normal, contraction.others))
+        gone = summed | {index for index in hidden if shown[index] != 1}
         for label in contraction.others:
             mine = set(labels.atoms(label))
             for index in mine:
-                self._drop(index, (labels.dependencies(index) & (summed | hidden)) - mine)
+                self._drop(index, (labels.dependencies(index) & gone) - mine)
 
-    def _check_summed_cases(self, over: Label, batch: Shape, others: Sequence[Label]) -> None:
-        seen = visible(batch)
-        loose = [case for case in outer_cases(over) if seen[_selector_key(case.selector)] != 1]
+    def _check_summed_cases(self, over: Label, others: Sequence[Label]) -> None:
         summed = set(_selectors(over))
         for label in others:
-            loose += [case for case in outer_cases(self.labels.normal(label)) if case.selector in summed]
-        for case in loose:
-            self._join_arms(case, "a choice along a dimension that is summed over")
+            for case in outer_cases(self.labels.normal(label)):
+                if case.selector in summed:
+                    self._join_arms(case, "a choice along a dimension that is summed over")
 
     # ---- 4
 
@@ -161,6 +160,13 @@ class _Settling:
                     self._drop(index, {target})
                 elif target in edges and target not in done:
                     path[target] = iter(edges[target])
+
+    def _close(self) -> None:
+        """An atom that doesn't follow what its outer atom follows does not follow that one either."""
+        for index in sorted(self.labels.dependent_atoms()):
+            mine = self.labels.dependencies(index)
+            free = {outer for outer in mine if self.labels.reason(outer) is None}
+            self._drop(index, {outer for outer in free if self.labels.dependencies(outer) - mine})
 
     # ---- changes
 

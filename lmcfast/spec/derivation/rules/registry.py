@@ -6,6 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ..terms import Label
+
+Labeled: TypeAlias = list[Label] | list[list[Label]]
+"""Labels of one tensor, or of several."""
+
 RuleFunction: TypeAlias = Callable[..., Any]
 
 
