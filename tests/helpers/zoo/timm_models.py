@@ -23,7 +23,7 @@ def _timm(name: str, model: str, size: int = 32, batch_norm: bool = False, lost:
     add(name, "timm", make, lost)
 
 
-def _mixer(name: str, block: str, **layers: str) -> None:
+def _mixer(name: str, block: str, mlp_ratio: Any = (0.5, 4.0), **layers: str) -> None:
     """``MlpMixer`` of timm with one of its blocks."""
 
     def make() -> Network:
@@ -35,6 +35,7 @@ def _mixer(name: str, block: str, **layers: str) -> None:
             patch_size=8,
             num_blocks=2,
             embed_dim=24,
+            mlp_ratio=mlp_ratio,
             block_layer=getattr(mixers, block),
             **options,
         )
@@ -53,8 +54,8 @@ _timm("timm_eva", "eva02_tiny_patch14_224", **_VIT)
 _timm("timm_cait", "cait_xxs24_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3)
 _timm("timm_xcit", "xcit_nano_12_p16_224", img_size=32, embed_dim=24, depth=2, num_heads=3)
 _mixer("timm_mixer", "MixerBlock")
-_mixer("timm_gmlp", "SpatialGatingBlock", mlp_layer="GatedMlp")
-_mixer("timm_resmlp", "ResBlock", norm_layer="Affine")
+_mixer("timm_gmlp", "SpatialGatingBlock", 6, mlp_layer="GatedMlp")
+_mixer("timm_resmlp", "ResBlock", 4, norm_layer="Affine")
 _timm("timm_swin", "swin_tiny_patch4_window7_224", 64, img_size=64, window_size=4, embed_dim=16, depths=(2, 2),
       num_heads=(2, 4))  # fmt: skip
 _timm("timm_convnext", "convnext_atto", 64, depths=(1, 1, 2, 1), dims=(8, 12, 16, 20))
