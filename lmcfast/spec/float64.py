@@ -80,5 +80,5 @@ class _Widening(TorchFunctionMode):
 
 
 def _writes(func: Callable[..., Any]) -> bool:
-    name = getattr(func, "__name__", "")
+    name = getattr(func, "__name__", "").partition(".")[0]  # an operator is called after its overload too
     return name in ("__set__", "__setitem__") or (name.endswith("_") and not name.endswith("__"))

@@ -18,8 +18,9 @@ from . import (
     vision,
 )
 from .registry import ENTRIES, Entry, Network, build
+from .sources import mend_torchvision
 
-__all__ = ["ENTRIES", "SOURCES", "Entry", "Network", "build", "names"]
+__all__ = ["ENTRIES", "SOURCES", "Entry", "Network", "build", "mend_torchvision", "names"]
 
 SOURCES = ("torch", "torchvision", "timm", "transformers")
 

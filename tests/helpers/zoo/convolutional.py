@@ -102,8 +102,8 @@ class _Upsampling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = functional.leaky_relu(self.norm(self.enter(x)), 0.1)
         gate = torch.sigmoid(self.excite(functional.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
-        x = functional.pixel_shuffle(self.grow(x * gate), 2)
-        return self.leave(functional.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False))
+        x = functional.interpolate(x * gate, scale_factor=2, mode="bilinear", align_corners=False)
+        return self.leave(functional.pixel_shuffle(self.grow(x), 2))
 
 
 @entry("torch")
