@@ -2,7 +2,37 @@
 
 from __future__ import annotations
 
-from . import contraction, pointwise
+from . import (
+    constant,
+    contraction,
+    convolution,
+    cut,
+    index,
+    norm,
+    ordered,
+    pointwise,
+    recurrent,
+    reduction,
+    shape,
+    window,
+)
 from .registry import RULES, Rule, Unsupported, rule
 
-__all__ = ["RULES", "Rule", "Unsupported", "contraction", "pointwise", "rule"]
+__all__ = [
+    "RULES",
+    "Rule",
+    "Unsupported",
+    "constant",
+    "contraction",
+    "convolution",
+    "cut",
+    "index",
+    "norm",
+    "ordered",
+    "pointwise",
+    "recurrent",
+    "reduction",
+    "rule",
+    "shape",
+    "window",
+]

@@ -35,10 +35,10 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str, index_args: Sequence[int | str] = ()) -> Callable[[RuleFunction], RuleFunction]:
-    """Register the rule of the named operators (see :class:`Rule`)."""
+    """Register the rule of the named operators (see :class:`Rule`); a string may hold several names."""
 
     def register(function: RuleFunction) -> RuleFunction:
-        for name in names:
+        for name in " ".join(names).split():
             if name in RULES:
                 raise ValueError(f"operator {name!r} has two rules")
             RULES[name] = Rule(function, frozenset(index_args))
