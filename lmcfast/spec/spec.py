@@ -230,7 +230,7 @@ class PermutationSpec:
     @classmethod
     def from_json(cls, text: str) -> PermutationSpec:
         """Read what :meth:`to_json` wrote. ``SpecError`` in one line: no JSON, another format, version or field."""
-        return cls._from_document(read_text(text))
+        return cls.from_document(read_text(text))
 
     def to_toml(self) -> str:
         """The spec as TOML, folded over layers: one line for each pattern of tensors and groups."""
@@ -239,10 +239,11 @@ class PermutationSpec:
     @classmethod
     def from_toml(cls, text: str) -> PermutationSpec:
         """Read what :meth:`to_toml` wrote, or someone by hand (docs/specs.md). ``SpecError`` in one line."""
-        return cls._from_document(read_toml(text))
+        return cls.from_document(read_toml(text))
 
     @classmethod
-    def _from_document(cls, document: Document) -> PermutationSpec:
+    def from_document(cls, document: Document) -> PermutationSpec:
+        """The spec of a file's content as ``text.py`` reads it. ``SpecError`` as for :meth:`from_axes`."""
         groups = {name: Group(name, **entry) for name, entry in document.groups.items()}
         axes = {name: parse_axes(name, layouts) for name, layouts in document.axes.items()}
         return cls(groups, axes, document.tied, document.buffers, document.why_fixed, document.stacks)

@@ -13,6 +13,7 @@ of an open axis is ``"_"``.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -95,11 +96,15 @@ def write_toml(spec: PermutationSpec) -> str:
 def _toml(value: Any) -> str:
     """A value on one line, which the libraries that write TOML do not do for tables."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(entry)}" for key, entry in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)} = {_toml(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     # A JSON string is a TOML string, but for DEL, which has to be escaped, and for halves of surrogate pairs.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def _block(key: str, entries: dict[str, Any]) -> str:
