@@ -38,3 +38,12 @@ def empty(d: Derivation, node: fx.Node, *args: Any, **kwargs: Any) -> list[Label
 def sequence(d: Derivation, node: fx.Node, *args: Any, **kwargs: Any) -> list[Label]:
     """Numbers that differ from position to position."""
     return [d.fixed(size, "a constant") for size in d.shape(node)]
+
+
+@rule(
+    "_assert_tensor_metadata _assert_async _assert_scalar sym_constrain_range sym_constrain_range_for_size",
+    index_args=[0],
+)
+def assertion(d: Derivation, node: fx.Node, *args: Any, **kwargs: Any) -> list[Label]:
+    """Checks of shapes, types and bounds have no output, and nothing that moves can fail them."""
+    return []
