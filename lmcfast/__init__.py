@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .spec import Group as Group
     from .spec import PermutationSpec as PermutationSpec
     from .spec import derive_spec as derive_spec
+    from .spec import spec_for as spec_for
     from .spec import spec_from_params as spec_from_params
     from .spec import verify_spec as verify_spec
     from .spec.similarity import similarity as similarity
@@ -77,6 +78,7 @@ _HOME = {
     "PermutationSpec": "spec",
     "derive_spec": "spec",
     "similarity": "spec",
+    "spec_for": "spec",
     "spec_from_params": "spec",
     "verify_spec": "spec",
 }

@@ -118,7 +118,8 @@ def gpt_neox(config: Config) -> PermutationSpec:
     width, heads = table.size("hidden_size"), table.size("num_attention_heads")
     length = width // heads
     rope = config.get("rope_parameters") or {}
-    turned = int(length * float(rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))))
+    share = rope.get("partial_rotary_factor") or config.get("rotary_pct") or 0.25
+    turned = int(length * float(share))
     stream = table.group("stream", width)
     head = table.group("head.{i}", heads)
     qk = table.group("qk.{i}", length - turned, head) if turned < length - 1 else f"_{length - turned}"
