@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import InvalidInputsError, SpecError
 from .checks import may_lack_entry
+from .experts import one_graph_for_experts
 from .float64 import in_float64, widen
 from .gather import permute_tensor
 from .outputs import default_outputs, first_line, tensors_in
@@ -85,12 +87,17 @@ class Trial:
     def run(self, params: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """The outputs to compare, as float64 (complex128). Every run starts from the same random state."""
         devices = sorted({tensor.device.index or 0 for tensor in params.values() if tensor.is_cuda})
-        with torch.random.fork_rng(devices=devices), torch.no_grad(), in_float64(self.float32_limits):
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), self._float64():
             torch.manual_seed(0)
             # Names are given one by one: a spec that moves tied tensors differently must fail here, not be mended.
             output = functional_call(self.module, dict(params), self.args, self.kwargs, tie_weights=False)
             leaves = list(tensors_in(self.outputs(output)))
         return [leaf.to(torch.complex128 if leaf.is_complex() else torch.float64) for leaf in leaves]
+
+    @contextmanager
+    def _float64(self) -> Iterator[None]:
+        with in_float64(self.float32_limits), one_graph_for_experts(self.module):
+            yield
 
     def error(self, params: Mapping[str, torch.Tensor]) -> float:
         """Largest difference of an output from the reference, relative to the output's largest entry; NaN gives inf."""

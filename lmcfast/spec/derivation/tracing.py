@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import InvalidInputsError, SpecError
+from ..experts import one_graph_for_experts
 from ..outputs import default_outputs, first_line, tensors_in
 
 _PREFIX = "inner."
@@ -78,7 +79,7 @@ def trace(
     device = _device(module)
     args, named = pytree.tree_map(lambda leaf: _moved(leaf, device), (args, dict(kwargs or {})))
     selected = _Selected(module, outputs or default_outputs)
-    with _eval_mode(module), _one_graph_for_experts(module), torch.no_grad(), warnings.catch_warnings():
+    with _eval_mode(module), one_graph_for_experts(module), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = _export(selected, args, named)
     return _trace_of(program, module)
@@ -146,21 +147,3 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-
-
-@contextmanager
-def _one_graph_for_experts(module: nn.Module) -> Iterator[None]:
-    """transformers' loop over experts depends on the routing; its batched form computes the same without a loop."""
-    changed: list[tuple[Any, Any]] = []
-    seen: set[int] = set()
-    for part in module.modules():
-        config = getattr(part, "config", None)
-        if config is not None and id(config) not in seen and hasattr(config, "_experts_implementation"):
-            seen.add(id(config))
-            changed.append((config, config._experts_implementation))
-            config._experts_implementation = "batched_mm"
-    try:
-        yield
-    finally:
-        for config, before in changed:
-            config._experts_implementation = before
