@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+
 from .configured import GROUPED, LANGUAGE, configured, two_texts
+
+
+def _masked_texts() -> dict[str, Any]:
+    """The encoder insists on its mask."""
+    return {**two_texts(), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
+
 
 _MANY = {"num_experts": 6, "num_experts_per_tok": 2, **GROUPED}
 _GROUPS = {
@@ -34,5 +44,5 @@ configured("deepseek_v2", "DeepseekV2ForCausalLM", "DeepseekV2Config", topk_meth
            n_shared_experts=1, **_GROUPS)  # fmt: skip
 configured("deepseek_v3", "DeepseekV3ForCausalLM", "DeepseekV3Config", **_GROUPS)
 configured("switch_transformer", "SwitchTransformersForConditionalGeneration", "SwitchTransformersConfig",
-           inputs=two_texts, vocab_size=50,
+           inputs=_masked_texts, vocab_size=50,
            d_model=32, d_kv=8, d_ff=44, num_layers=2, num_decoder_layers=2, num_heads=4, num_experts=4)  # fmt: skip
