@@ -122,9 +122,8 @@ class Labels(AtomStore):
         """Two atoms become one; both limits hold."""
         self._parent[gone] = kept
         self._reason[kept] = self._reason[kept] or self._reason[gone]
-        self._limits[kept] += [limit for limit in self._limits[gone] if limit not in self._limits[kept]]
-        if gone in self._dependent:
-            self._dependent.add(kept)
+        self._hand_down(gone, [kept])
+        self._limit(kept, self._limits[gone])
 
     def _bind(self, index: int, label: Label) -> None:
         """Refine an atom to a composite label, whose atoms get the atom's limits (and may vary with each other)."""
@@ -133,8 +132,9 @@ class Labels(AtomStore):
             self.fix(label, reason)
         inside = set(self.atoms(label))
         limits = [limit | inside for limit in self._limits[index]]
+        self._hand_down(index, inside)
         for other in inside:
-            self._limits[other] = self._limits[other] + [x for x in limits if x not in self._limits[other]]
+            self._limit(other, limits)
         if isinstance(label, Concat):
             self._bind_concat(index, label)
         else:
@@ -149,8 +149,9 @@ class Labels(AtomStore):
             arm_atoms = set(self.atoms(arm))
             for d, copy in copies.items():
                 assert isinstance(copy, Atom)
-                self._limits[copy.index] = [self._moved_limit(raw, index, copies, arm_atoms) for raw in self._limits[d]]
-                self._dependent.add(copy.index)
+                self._limits[copy.index] = []
+                self._limit(copy.index, [self._moved_limit(raw, index, copies, arm_atoms) for raw in self._limits[d]])
+                self._hand_down(d, [copy.index])
             versions.append(copies)
         self._bound[index] = label
         for d in varying:
@@ -205,9 +206,10 @@ class Labels(AtomStore):
         high, low = self.atom(outer, fixed=reason), self.atom(inner, fixed=reason)
         assert isinstance(high, Atom)
         assert isinstance(low, Atom)
-        self._limits[high.index] = list(self._limits[index])
-        self._limits[low.index] = [limit | {high.index} for limit in self._limits[index]]
-        self._dependent.update((high.index, low.index))
+        self._limits[high.index], self._limits[low.index] = [], []
+        self._limit(high.index, self._limits[index])
+        self._limit(low.index, [limit | {high.index} for limit in self._limits[index]])
+        self._hand_down(index, (high.index, low.index))
         self._bound[index] = Product((high, low))
         return high, low
 
@@ -252,8 +254,8 @@ class Labels(AtomStore):
         for size in sizes:
             arm = self.atom(size, fixed=self._reason[index])
             if isinstance(arm, Atom):
-                self._limits[arm.index] = list(self._limits[index])
-                self._dependent.add(arm.index)
+                self._limits[arm.index] = []
+                self._limit(arm.index, self._limits[index])
             arms.append(arm)
         selector = self.selector()
         self._bind(index, Concat(selector, tuple(arms)))

@@ -25,6 +25,7 @@ class AtomStore:
         self._limits: list[list[Limit]] = []
         self._selector_parent: list[int] = []
         self._dependent: set[int] = set()  # every atom with a dependency is in it
+        self._followers: list[set[int]] = []  # for every live atom a superset of the atoms that may vary with it
 
     def atom(self, size: int, depends_on: Iterable[int] = (), fixed: str | None = None) -> Label:
         """A new atom (length 1: the empty product). ``depends_on``: indices of atoms; ``fixed``: why it can't move."""
@@ -35,11 +36,27 @@ class AtomStore:
         self._size.append(size)
         self._bound.append(None)
         self._reason.append(fixed)
-        limit = frozenset(depends_on)
-        self._limits.append([limit])
-        if limit:
-            self._dependent.add(index)
+        self._limits.append([])
+        self._followers.append(set())
+        self._limit(index, [frozenset(depends_on)])
         return Atom(index)
+
+    def _limit(self, index: int, limits: Iterable[Limit]) -> None:
+        """Add limits to an atom's."""
+        mine = self._limits[index]
+        for limit in limits:
+            if limit not in mine:
+                mine.append(limit)
+                for other in limit:
+                    for atom in self.atoms(Atom(other)):
+                        self._followers[atom].add(index)
+                if limit:
+                    self._dependent.add(index)
+
+    def _hand_down(self, index: int, heirs: Iterable[int]) -> None:
+        """What may vary with an atom may vary with the atoms that take its place."""
+        for heir in heirs:
+            self._followers[heir] |= self._followers[index]
 
     def selector(self) -> int:
         """A new selector."""
@@ -181,7 +198,9 @@ class AtomStore:
     def dependents(self, atoms: Iterable[int]) -> list[int]:
         """The live atoms that may vary with one of ``atoms``."""
         wanted = set(atoms)
-        return [index for index in self.dependent_atoms() if wanted & self.dependencies(index)]
+        candidates = {index for atom in wanted for index in self._followers[atom]}
+        live = sorted(index for index in candidates if self.is_live(index))
+        return [index for index in live if wanted & self.dependencies(index)]
 
     def drop_dependencies(self, index: int, bad: set[int]) -> bool:
         """Forbid the atom to vary with the atoms in ``bad``; whether there was any."""
