@@ -2,9 +2,10 @@
 
     python benchmarks/bench_spec.py --out networks            # networks.json and networks.md
     python benchmarks/bench_spec.py --networks llama mixtral
+    python benchmarks/bench_spec.py --join part1.json part2.json --out networks
 
-The networks are those of ``tests/helpers/zoo``; each is traced and derived twice, the second time is reported (the
-first one imports and compiles). What is derived is then proved on the network's random weights in float64.
+The networks are those of ``tests/helpers/zoo``; the first is examined twice, since it imports and compiles. What is
+derived is then proved on the network's random weights in float64. ``--join`` puts runs of parts of the zoo together.
 """
 
 from __future__ import annotations
@@ -35,11 +36,17 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")  # the networks' own
     names = options.networks or [name for source in options.sources for name in zoo.names(source)]
-    rows = []
-    for name in names:
-        rows.append(examine(name, repeats=options.repeats))
-        print(line(rows[-1]), flush=True)
-    document = {"machine": machine(options.threads), "rows": rows}
+    if options.join:
+        parts = [json.loads(path.read_text(encoding="utf-8")) for path in options.join]
+        rows = [row for part in parts for row in part["rows"]]
+        document = {"machine": parts[-1]["machine"], "rows": rows}
+    else:
+        rows = []
+        for name in [*names[:1], *names]:
+            rows.append(examine(name))
+            print(line(rows[-1]), flush=True)
+        rows = rows[1:]
+        document = {"machine": machine(options.threads), "rows": rows}
     print(summary(rows))
     if options.out:
         options.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -53,13 +60,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="*", help="names of the zoo (default: all)")
     sources = ["torch", "torchvision", "timm", "transformers"]
     parser.add_argument("--sources", nargs="*", default=sources, choices=sources)
-    parser.add_argument("--repeats", type=int, default=2, help="traces and derivations of each, the last is reported")
+    parser.add_argument("--join", nargs="*", type=Path, help="JSON files of earlier runs, instead of running anything")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     return parser.parse_args()
 
 
-def examine(name: str, repeats: int = 1) -> dict[str, Any]:
+def examine(name: str) -> dict[str, Any]:
     """One network's figures; ``wrong``: what went wrong, if anything did."""
     from helpers import zoo
 
@@ -73,13 +80,12 @@ def examine(name: str, repeats: int = 1) -> dict[str, Any]:
     entry = zoo.ENTRIES[name]
     row: dict[str, Any] = {"network": name, "source": entry.source, "lost": entry.lost}
     try:
-        for _ in range(repeats):
-            begin = time.perf_counter()
-            traced = trace(network.module, network.args, network.kwargs, network.outputs)
-            middle = time.perf_counter()
-            derivation = Derivation(traced)
-            spec = assemble(derivation)
-            row |= {"trace": middle - begin, "derive": time.perf_counter() - middle}
+        begin = time.perf_counter()
+        traced = trace(network.module, network.args, network.kwargs, network.outputs)
+        middle = time.perf_counter()
+        derivation = Derivation(traced)
+        spec = assemble(derivation)
+        row |= {"trace": middle - begin, "derive": time.perf_counter() - middle}
         row |= _sizes(spec, traced.program.graph)
         row["unsupported"] = dict(derivation.unsupported)
         probe = [candidate for _, candidate in fixed_classes(derivation)]
@@ -183,7 +189,7 @@ def page(document: dict[str, Any]) -> str:
         "",
         summary(rows) + ".",
         "",
-        "- *trace*, *derive*: seconds, the second of two runs. *groups*: permutations that may move (nested ones in "
+        "- *trace*, *derive*: seconds. *groups*: permutations that may move (nested ones in "
         "brackets: one for each head, expert, ...). *free*: axes with some freedom, of all axes. *share*: of the "
         "parameters, those in tensors that move.",
         "- *error*: largest relative change of the output under random settings of all groups, in float64. *control*: "
