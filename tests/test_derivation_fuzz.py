@@ -40,6 +40,12 @@ def test_random_programs(batch: int) -> None:
     assert sum(nested for _, nested in found) > 0
 
 
+@pytest.mark.long
+def test_many_random_programs() -> None:
+    for seed in range(COUNT, 5000):
+        check(seed)
+
+
 def test_programs_repeat_themselves() -> None:
     first, second = Program(5, 12), Program(5, 12)
     assert first.log == second.log
