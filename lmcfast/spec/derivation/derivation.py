@@ -18,7 +18,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from .aliases import operator_name, placeholders, wrapped_graph
-from .buffers import moves_with_units
+from .buffers import even_dims, moves_with_units
 from .rules import RULES, Rule
 from .settle import settle
 from .statements import Statements, as_node
@@ -63,9 +63,10 @@ class Derivation(Statements):
         name = self.trace.names.get(node.name)
         if name is None or not isinstance(value, torch.Tensor):
             constant = self.trace.constants.get(node.name)
-            if isinstance(constant, torch.Tensor):
-                self._constants[node] = constant
             self.tensors[node] = self._all_fixed(value, "an input" if constant is None else "a constant")
+            if isinstance(constant, torch.Tensor):
+                self.set_constant(node, constant)
+                self.set_even(node, even_dims(constant))
             return
         name = self.trace.canonical[name]
         if name not in self.parameters:
@@ -76,6 +77,8 @@ class Derivation(Statements):
                 labels.append(self.atom(size, labels, why))
             self.parameters[name] = labels
         self.tensors[node] = self.parameters[name]
+        if name in self.trace.buffers and name not in self.trace.permanent:
+            self.set_even(node, even_dims(self.trace.tensors[name]))  # made anew with every module, as a constant is
 
     def _why_not(self, name: str) -> str | None:
         """Why a parameter or buffer can't move at all."""

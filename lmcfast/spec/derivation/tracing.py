@@ -5,11 +5,13 @@ The training graph (no decompositions) keeps linear layers, norms and attention 
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from typing import Any
 
 import torch
@@ -75,13 +77,15 @@ def trace(
 
     ``InvalidInputsError``: the module doesn't take the inputs. ``SpecError``: it can't be exported, and why.
     """
+    if not isinstance(module, nn.Module):
+        raise InvalidInputsError(f"module: a torch.nn.Module is needed, not {type(module).__name__}")
     args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     device = _device(module)
     args, named = pytree.tree_map(lambda leaf: _moved(leaf, device), (args, dict(kwargs or {})))
     selected = _Selected(module, outputs or default_outputs)
-    with _eval_mode(module), one_graph_for_experts(module), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _eval_mode(module), one_graph_for_experts(module), torch.no_grad(), _quiet():
         program = _export(selected, args, named)
+    _check(program)
     return _trace_of(program, module)
 
 
@@ -109,25 +113,38 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """Without the bytecode tracer, which is slower; with it where that fails."""
     try:
         return torch.export.export(module, args, kwargs, strict=False)
-    except Exception as error:
+    except Exception as error:  # whatever the module or the tracer raises
         failure = error
+    if _depends_on_data(failure):
+        raise SpecError(
+            "the module cannot be traced: which operators run depends on the values of tensors "
+            f"({first_line(failure)}); derive from a variant without this branch, or write the spec by hand"
+        ) from failure
+    try:
+        module(*args, **kwargs)
+    except Exception as error:  # the caller's code
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in((args, kwargs))) or "none"
+        raise InvalidInputsError(
+            f"the example inputs (of shape {shapes}) do not fit the module: {first_line(error)}"
+        ) from error
     try:
         return torch.export.export(module, args, kwargs, strict=True)
     except Exception:
-        raise _explained(failure, args, kwargs) from failure
+        raise SpecError(f"the module runs, but torch.export cannot follow it: {first_line(failure)}") from failure
 
 
-def _explained(error: Exception, args: Any, kwargs: Any) -> Exception:
-    name = type(error).__name__
-    if "DataDependent" in name or "data-dependent" in str(error):
-        return SpecError(
-            "the module cannot be exported: which operators run depends on the values of tensors "
-            f"({first_line(error)}); trace a variant without this branch, or write the spec by hand"
-        )
-    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in((args, kwargs))) or "none"
-    return InvalidInputsError(
-        f"the module cannot be exported with the example inputs (of shape {shapes}): {first_line(error)}"
-    )
+def _depends_on_data(error: Exception) -> bool:
+    return "DataDependent" in type(error).__name__ or "data-dependent" in str(error)
+
+
+def _check(program: torch.export.ExportedProgram) -> None:
+    """There is an output, and all shapes are numbers."""
+    for node in program.graph.nodes:
+        for value in tensors_in(node.meta.get("val")):
+            if not all(isinstance(size, int) for size in value.shape):
+                raise SpecError(f"the module cannot be traced: the shape of {node.name!r} depends on values of tensors")
+        if node.op == "output" and not any(isinstance(leaf, fx.Node) for leaf in pytree.tree_leaves(node.args)):
+            raise SpecError("the module's output holds no tensor that could stay as it is; see `outputs`")
 
 
 def _device(module: nn.Module) -> torch.device | None:
@@ -136,6 +153,19 @@ def _device(module: nn.Module) -> torch.device | None:
 
 def _moved(leaf: Any, device: torch.device | None) -> Any:
     return leaf.detach().to(device) if isinstance(leaf, torch.Tensor) and device is not None else leaf
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch prints and logs on the way to an error (whole graphs): the error says it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
