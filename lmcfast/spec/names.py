@@ -17,6 +17,7 @@ import torch
 from ..errors import InvalidParamsError
 from .binding import added_prefix
 from .spec import PermutationSpec
+from .stacks import members
 
 Params = Mapping[str, torch.Tensor]
 
@@ -169,9 +170,8 @@ def _stack(name: str, number: int, keys: Collection[str]) -> Source | None:
     """A tensor that the spec stacks: ``*`` stands for the numbers from 0 on."""
     if name in keys:
         return Source(((name,),))
-    before, after = re.split(r"(?<![^.])\*(?![^.])", name)
-    members = [f"{before}{k}{after}" for k in range(number)]
-    return Source(tuple((member,) for member in members), stacked=True) if set(members) <= set(keys) else None
+    parts = members(name, number)
+    return Source(tuple((part,) for part in parts), stacked=True) if set(parts) <= set(keys) else None
 
 
 def _source(name: str, keys: Collection[str]) -> Source | None:

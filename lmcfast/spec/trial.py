@@ -20,6 +20,7 @@ from .float64 import in_float64, widen
 from .gather import permute_tensor
 from .outputs import default_outputs, first_line, tensors_in
 from .spec import STATISTICS, PermutationSpec
+from .stacks import members, stacked, unstacked
 
 TOLERANCE = 1e-10
 """Relative output error that float64 rounding cannot reach in a network of a few hundred layers."""
@@ -42,10 +43,12 @@ class Trial:
         own = dict(self.module.named_parameters(remove_duplicate=False))
         buffers = dict(self.module.named_buffers(remove_duplicate=False))
         self.params = {name: tensor.detach() for name, tensor in {**own, **buffers}.items()}
-        self._check_names(spec, own)
+        single = {part for name, number in spec.stacks.items() for part in members(name, number)}
+        self._check_names(spec, stacked(spec, own))
         for name, tensor in self.params.items():
-            if name in spec.axes or name.rpartition(".")[2] in STATISTICS:
+            if name in spec.axes or name in single or name.rpartition(".")[2] in STATISTICS:
                 _unlike(tensor, positive=name.endswith("running_var"))
+        self.params = stacked(spec, self.params)
         self.spec = spec.bind(self.params)
         args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
         device = next(iter(self.params.values())).device if self.params else torch.device("cpu")
@@ -90,7 +93,8 @@ class Trial:
         with torch.random.fork_rng(devices=devices), torch.no_grad(), self._float64():
             torch.manual_seed(0)
             # Names are given one by one: a spec that moves tied tensors differently must fail here, not be mended.
-            output = functional_call(self.module, dict(params), self.args, self.kwargs, tie_weights=False)
+            tensors = unstacked(self.spec, params)
+            output = functional_call(self.module, tensors, self.args, self.kwargs, tie_weights=False)
             leaves = list(tensors_in(self.outputs(output)))
         return [leaf.to(torch.complex128 if leaf.is_complex() else torch.float64) for leaf in leaves]
 

@@ -38,7 +38,10 @@ def bert(config: Config) -> PermutationSpec:
     table.add(f"{head}.bias", vocabulary)
     table.dense(f"{head}.{inner}", last, stream)
     table.norm(f"{head}.{norm}", last)
-    table.tied[f"{head}.decoder.bias"] = f"{head}.bias"
+    if tied:
+        table.tied[f"{head}.decoder.bias"] = f"{head}.bias"
+    else:
+        table.add(f"{head}.decoder.bias", vocabulary)
     table.head(f"{head}.decoder.weight", vocabulary, last, f"{embeddings}.word_embeddings.weight", tied)
     return table.spec()
 
