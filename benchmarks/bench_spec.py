@@ -80,18 +80,18 @@ def examine(name: str) -> dict[str, Any]:
     entry = zoo.ENTRIES[name]
     row: dict[str, Any] = {"network": name, "source": entry.source, "lost": entry.lost}
     try:
-        begin = time.perf_counter()
+        begin = time.process_time()
         traced = trace(network.module, network.args, network.kwargs, network.outputs)
-        middle = time.perf_counter()
+        middle = time.process_time()
         derivation = Derivation(traced)
         spec = assemble(derivation)
-        row |= {"trace": middle - begin, "derive": time.perf_counter() - middle}
+        row |= {"trace": middle - begin, "derive": time.process_time() - middle}
         row |= _sizes(spec, traced.program.graph)
         row["unsupported"] = dict(derivation.unsupported)
         probe = [candidate for _, candidate in fixed_classes(derivation)]
-        begin = time.perf_counter()
+        begin = time.process_time()
         proof = verify_spec(spec, network.module, network.args, network.kwargs, network.outputs, probe=probe)
-        row["verify"] = time.perf_counter() - begin
+        row["verify"] = time.process_time() - begin
     except LmcfastError as error:
         return row | {"wrong": str(error)}
     return row | {
@@ -189,8 +189,8 @@ def page(document: dict[str, Any]) -> str:
         "",
         summary(rows) + ".",
         "",
-        "- *trace*, *derive*: seconds. *groups*: permutations that may move (nested ones in "
-        "brackets: one for each head, expert, ...). *free*: axes with some freedom, of all axes. *share*: of the "
+        "- *trace*, *derive*: seconds of processor time, one thread. *groups*: permutations that may move (in "
+        "brackets the nested ones: one for each head, expert, ...). *free*: axes with some freedom, of all axes. *share*: of the "
         "parameters, those in tensors that move.",
         "- *error*: largest relative change of the output under random settings of all groups, in float64. *control*: "
         "moved tensors that change nothing when moved alone (the proof says nothing about them: a key's bias, which "
