@@ -66,9 +66,11 @@ def _stream_path(places: Sequence[Use]) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 def _repeats(places: Sequence[Use]) -> bool:
-    """Whether one kind of tensor shows the group in several layers."""
+    """Whether one kind of tensor shows the group in several layers, on an axis that depthwise kernels don't have."""
     seen: dict[tuple[str, int, int], str] = {}
     for tensor, axis, rank in places:
+        if axis == 0:
+            continue
         kind = ".".join("#" if part.isdigit() else part for part in tensor.split("."))
         if seen.setdefault((kind, axis, rank), tensor) != tensor:
             return True
