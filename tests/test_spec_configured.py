@@ -59,7 +59,6 @@ CONFIGS = {
         "T5ForConditionalGeneration",
         **T5,
         feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
     ),
     "clip": config(
         "clip",
