@@ -190,8 +190,8 @@ def page(document: dict[str, Any]) -> str:
         summary(rows) + ".",
         "",
         "- *trace*, *derive*: seconds of processor time, one thread. *groups*: permutations that may move (in "
-        "brackets the nested ones: one for each head, expert, ...). *free*: axes with some freedom, of all axes. *share*: of the "
-        "parameters, those in tensors that move.",
+        "brackets the nested ones: one for each head, expert, ...). *free*: axes with some freedom, of all axes. "
+        "*share*: of the parameters, those in tensors that move.",
         "- *error*: largest relative change of the output under random settings of all groups, in float64. *control*: "
         "moved tensors that change nothing when moved alone (the proof says nothing about them: a key's bias, which "
         "softmax ignores). *probe*: classes of axes held fixed that change nothing when moved alone.",
