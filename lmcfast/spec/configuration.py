@@ -157,9 +157,13 @@ def _pairs(output: Any) -> Any:
 
 def _derived(config: Mapping[str, Any]) -> PermutationSpec:
     from .derivation import derive_spec  # torch.export takes its time to import
+    from .derivation.cache import cached
 
-    network = make_network(config)
-    return derive_spec(network, (), example_inputs(network), default_choice(network))
+    def derive() -> PermutationSpec:
+        network = make_network(config)
+        return derive_spec(network, (), example_inputs(network), default_choice(network))
+
+    return cached(config, derive)
 
 
 def tiny(source: str | PathLike[str] | Mapping[str, Any] | Any) -> dict[str, Any]:
