@@ -224,7 +224,7 @@ CUTS = [
     case(
         "cat apart again",
         lambda p, x: (lambda u, v: u @ p.c + v @ p.d)(*torch.cat([hidden(p, x), torch.tanh(x @ p.b)]).chunk(2)),
-        "a: _5, A4; b: _5, A4; c: A4, _2; d: A4, _2",
+        "a: _5, A4; b: _5, B4; c: A4, _2; d: B4, _2",
         a=(5, 4),
         b=(5, 4),
         c=(4, 2),

@@ -237,8 +237,10 @@ class Labels(AtomStore):
         if sum(sizes) != self.size(label):
             raise ValueError(f"{why}: a dimension of length {self.size(label)} in parts of {list(sizes)}")
         held = self.atoms(label)
-        if held and self.is_fixed(label) and not self.dependents(held):
+        still = held and self.is_fixed(label) and not self.dependents(held)
+        if still and not (isinstance(label, Concat) and self._ends_with_arms(label, sizes)):
             # Nothing can move and nothing varies with it: fresh labels keep terms small where windows are cut often.
+            # Between arms the concatenation is cut all the same, since other dimensions may have a case for each.
             return [(self.atom(size, fixed=self._reason[held[0]]), ()) for size in sizes]
         if isinstance(label, Atom):
             return self._cut_atom(label.index, sizes)
@@ -248,6 +250,10 @@ class Labels(AtomStore):
             parts = [self.cut(arm, sizes, why) for arm in label.arms]
             return [(self.case(label.selector, [part[q][0] for part in parts]), ()) for q in range(len(sizes))]
         return self._cut_concat(label, sizes, why)
+
+    def _ends_with_arms(self, label: Concat, sizes: Sequence[int]) -> bool:
+        """Whether every segment ends where an arm ends."""
+        return set(itertools.accumulate(sizes)) <= set(itertools.accumulate(map(self.size, label.arms)))
 
     def _cut_atom(self, index: int, sizes: Sequence[int]) -> list[Segment]:
         arms: list[Label] = []
