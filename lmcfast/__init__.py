@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from .params import invert_permutations as invert_permutations
     from .spec import Group as Group
     from .spec import PermutationSpec as PermutationSpec
+    from .spec import derive_spec as derive_spec
+    from .spec import spec_for as spec_for
     from .spec import spec_from_params as spec_from_params
     from .spec import verify_spec as verify_spec
     from .spec.similarity import similarity as similarity
@@ -82,7 +84,9 @@ _HOME = {
     "invert_permutations": "params",
     "Group": "spec",
     "PermutationSpec": "spec",
+    "derive_spec": "spec",
     "similarity": "spec",
+    "spec_for": "spec",
     "spec_from_params": "spec",
     "verify_spec": "spec",
 }

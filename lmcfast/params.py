@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -13,6 +14,7 @@ from .spec.binding import and_more
 from .spec.checks import check_finite, check_mapping, check_params, check_permutations
 from .spec.gather import permute_tensor
 from .spec.spec import STATISTICS, PermutationSpec
+from .spec.stacks import stacked, unstacked
 
 __all__ = [
     "apply_permutations",
@@ -40,6 +42,10 @@ def apply_permutations(
     is false; it is then copied as it is. Raises ``InvalidParamsError`` or ``SpecError`` (the tensor's name) and
     ``InvalidPermutationError`` (the group's name).
     """
+    if spec.stacks:
+        whole = stacked(spec, params)
+        single = unstacked(spec, apply_permutations(replace(spec, stacks={}), permutations, whole, strict))
+        return {name: single[name].clone() for name in params}  # of their own: parts of one tensor share its memory
     bound = check_params(spec, params, strict=strict)
     setting = check_permutations(bound, permutations)
     result: dict[str, torch.Tensor] = {}
@@ -195,6 +201,7 @@ def _counted(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The pairs of tensors that count, wide."""
     if spec is not None:
+        params_a, params_b = stacked(spec, params_a), stacked(spec, params_b)
         check_params(spec, params_a, "params_a", strict=False)
         check_params(spec, params_b, "params_b", strict=False)
         names = [name for name in spec.axes if name not in spec.buffers and name not in spec.tied]

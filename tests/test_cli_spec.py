@@ -173,3 +173,46 @@ def test_check_targets_that_are_none(command: Commands, tmp_path: Path, networks
     a, _ = write_planted_pair(tmp_path)
     arguments = ["--check", target.format(networks=networks), "--input-shape", "8,6"]
     assert words in command.fails("spec", a, *arguments, folder=tmp_path, code=2)
+
+
+def test_code_is_traced_and_proved(command: Commands, networks: str, tmp_path: Path) -> None:
+    target = f"{networks}:mlp"
+    ran = command.works("spec", target, "--input-shape", "8,6", "--check", "-o", tmp_path / "spec.toml")
+    assert "verified: 2 groups" in ran.out
+    again = command.works("spec", tmp_path / "spec.toml", "--check", target, "--input-shape", "8,6")
+    assert "verified: 2 groups" in again.out
+    assert lmcfast.PermutationSpec.load(tmp_path / "spec.toml").sizes.keys()
+
+
+def test_a_folder_goes_by_its_configuration(command: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmcfast.spec import configuration
+
+    find = configuration.importlib.util.find_spec
+    monkeypatch.setattr(
+        configuration.importlib.util, "find_spec", lambda name: None if name == "transformers" else find(name)
+    )
+    config = {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 3, "vocab_size": 11, "n_positions": 5}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ran = command.works("spec", tmp_path, "-o", tmp_path / "spec.toml")
+    assert "13 groups" in ran.out
+    assert '"transformer.h.{i}.attn.c_attn.weight" = {index = ["0-2"]' in (tmp_path / "spec.toml").read_text()
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": {"AutoModel": "x.X"}}))
+    assert "never run" in command("spec", tmp_path).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["{networks}:mlp"], "inputs are needed"),
+        (["{networks}:mlp", "--input-shape", "8,6", "--check", "{networks}:mlp"], "takes no value here"),
+        (["{networks}:fails", "--input-shape", "8,6"], "failed: KeyError"),
+        (["{networks}:mlp", "--input-shape", "8,5"], "--input-shape"),
+        (["spec.json", "--check"], "needs MODULE:FACTORY"),
+    ],
+)
+def test_arguments_for_code(command: Commands, networks: str, arguments: list[str], reason: str) -> None:
+    Path("spec.json").write_text(lmcfast.PermutationSpec.from_axes({"w": ("h",)}).to_json())
+    ran = command("spec", *(text.format(networks=networks) for text in arguments))
+    assert ran.code in (1, 2)
+    assert reason in ran.err
+    assert len(ran.err.splitlines()) == 1

@@ -26,7 +26,7 @@ from .demo import demo
 from .info import info
 from .match import match
 from .merge import merge
-from .spec import spec
+from .spec import spec, with_bare_check
 
 # typer exports one of its usage errors only; the base of it is all of them.
 _BadArguments = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
@@ -74,7 +74,7 @@ _register()
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. ``arguments``: default ``sys.argv`` without the program's name."""
     streams = sys.stdout, sys.stderr
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = with_bare_check(sys.argv[1:] if arguments is None else arguments)
     try:
         with _termination_as_interrupt() as terminated:
             try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -22,18 +23,37 @@ if TYPE_CHECKING:
     from ..spec import PermutationSpec
 
 
+_ITSELF = "itself"
+"""What ``--check`` says where it is given without a value."""
+
+
+def with_bare_check(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``--check`` given a value where it has none: an option whose value may be left out."""
+    given: list[str] = []
+    for k, argument in enumerate(arguments):
+        given.append(argument)
+        if argument == "--check" and (k + 1 == len(arguments) or arguments[k + 1].startswith("-")):
+            given.append(_ITSELF)
+    return given
+
+
 def spec(
     file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="Checkpoint, spec file (.json) or permutation file."),
+        str,
+        typer.Argument(
+            metavar="FILE|FOLDER|MODULE:FACTORY",
+            help="Checkpoint, spec file (.json, .toml), permutation file; folder with a config.json; or code.",
+        ),
     ],
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="SPEC", help="Spec file to write (.json).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="SPEC", help="Spec file to write (.json, .toml).")
+    ] = None,
     check: Annotated[
         str | None,
         typer.Option(
             "--check",
-            metavar="MODULE:FACTORY",
-            help="Prove the spec on the network that this returns.",
+            metavar="[MODULE:FACTORY]",
+            help="Prove the spec on the network that this returns (not needed for a folder or code).",
         ),
     ] = None,
     input_shape: Annotated[
@@ -47,43 +67,87 @@ def spec(
 ) -> None:
     """Show which tensors move together, and prove it.
 
-    FILE is a checkpoint, whose spec is found from its tensors' names and shapes, or holds a spec.
+    A checkpoint's spec is found from its tensors' names and shapes; a folder's from its configuration; the network
+    that MODULE:FACTORY returns is traced. A .json or .toml file, or a permutation file, holds a spec.
 
     --check applies random permutations to the real network and compares its outputs in float64; a checkpoint
-    is loaded into the network first. An existing SPEC is replaced, in one step.
+    is loaded into the network first, and of a folder's network two layers with random weights are tried. An existing
+    SPEC is replaced, in one step.
 
     Example:
       lmcfast spec a.safetensors -o spec.json
       lmcfast spec a.safetensors --check my_networks:make_mlp --input-shape 8,64
+      lmcfast spec my_networks:make_mlp --input-shape 8,64 --check -o spec.toml
     """
     if out is not None:
-        common.check_ending(out, (".json",))
+        common.check_ending(out, (".json", ".toml"))
     shapes = [_shape(text) for text in input_shape or []]
-    if check is not None and not shapes:
-        raise typer.BadParameter("needs --input-shape", param_hint="--check")
-    if check is None and shapes:
-        raise typer.BadParameter("has no effect without --check", param_hint="--input-shape")
+    path = Path(file)
+    is_code = not path.exists() and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", file) is not None
+    is_config = path.is_dir() or path.name == "config.json"
+    _check_use(check, shapes, is_code, is_config)
     with common.reporting(debug):
-        common.check_early((file,), out, no_overwrite)
-        module = _make_module(check) if check is not None else None
-        from ..merging import spec_of_file
+        common.check_early(() if is_code or is_config else (path,), out, no_overwrite)
+        proof: str | None = None
+        notes: tuple[str, ...] = ()
+        if is_code:
+            found, proof = _of_code(file, shapes, check is not None)
+        elif is_config:
+            found, proof = _of_configuration(path, check is not None)
+        else:
+            module = _make_module(check) if check is not None else None
+            from ..merging import spec_of_file
 
-        content = spec_of_file(file)
-        found = content.spec
-        proof = _prove(found, module, content.tensors, shapes, file) if module is not None else None
+            content = spec_of_file(path)
+            found, notes = content.spec, content.notes
+            proof = _prove(found, module, content.tensors, shapes, path) if module is not None else None
         if out is not None:
             found.save(out)
-        common.print_notes(content.notes)
+        common.print_notes(notes)
         if as_json:
             document = {"file": file, "spec": json.loads(found.to_json())}
             verified = None if proof is None else True
-            common.print_json({**document, "verified": verified, "out": out, "notes": content.notes})
+            common.print_json({**document, "verified": verified, "out": out, "notes": notes})
         else:
             print(found.report().text(full, common.columns() or 100))
             if proof is not None:
                 print(proof)
             if out is not None:
                 print(f"written  {out}")
+
+
+def _check_use(check: str | None, shapes: list[tuple[int, ...]], is_code: bool, is_config: bool) -> None:
+    """Options that do not go together."""
+    if is_code and not shapes:
+        raise typer.BadParameter("the network's inputs are needed", param_hint="--input-shape")
+    if (is_code or is_config) and check not in (None, _ITSELF):
+        raise typer.BadParameter("takes no value here: the network is known", param_hint="--check")
+    if not (is_code or is_config) and check == _ITSELF:
+        raise typer.BadParameter("needs MODULE:FACTORY, the network of the file", param_hint="--check")
+    if not (is_code or is_config) and check is not None and not shapes:
+        raise typer.BadParameter("needs --input-shape", param_hint="--check")
+    if not is_code and shapes and (check is None or is_config):
+        raise typer.BadParameter("has no effect without --check", param_hint="--input-shape")
+
+
+def _of_code(target: str, shapes: list[tuple[int, ...]], check: bool) -> tuple[PermutationSpec, str | None]:
+    """The derived spec of the network that MODULE:FACTORY returns, and its proof."""
+    from ..spec import derive_spec
+
+    module = _make_module(target, "MODULE:FACTORY")
+    try:
+        found = derive_spec(module, _inputs(shapes))
+    except InvalidInputsError as error:
+        raise InvalidInputsError(f"--input-shape: {error}") from error
+    return found, _prove(found, module, None, shapes, Path(target)) if check else None
+
+
+def _of_configuration(path: Path, check: bool) -> tuple[PermutationSpec, str | None]:
+    """The spec of a Hugging Face folder or configuration, and its proof."""
+    from ..spec.configuration import prove, spec_for
+
+    found = spec_for(path)
+    return found, f"on an instance of two layers with random weights: {prove(path)}" if check else None
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -96,25 +160,25 @@ def _shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def _make_module(target: str) -> nn.Module:
+def _make_module(target: str, option: str = "--check") -> nn.Module:
     """Import MODULE, with the current folder on the path as `python -m` has it, and call its FACTORY."""
     from torch import nn
 
     module_name, colon, factory_name = target.partition(":")
     if not (module_name and colon and factory_name):
-        raise typer.BadParameter(f"must be MODULE:FACTORY, not {target!r}", param_hint="--check")
-    imported = _import(module_name)
+        raise typer.BadParameter(f"must be MODULE:FACTORY, not {target!r}", param_hint=option)
+    imported = _import(module_name, option)
     factory = getattr(imported, factory_name, None)
     if not callable(factory):
         raise typer.BadParameter(
-            f"{target!r}: module {module_name!r} has no callable {factory_name!r}", param_hint="--check"
+            f"{target!r}: module {module_name!r} has no callable {factory_name!r}", param_hint=option
         )
     try:
         made = factory()
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise CheckError(f"--check: {target!r} failed: {_describe(error)}") from error
+        raise CheckError(f"{option}: {target!r} failed: {_describe(error)}") from error
     if not isinstance(made, nn.Module):
-        raise typer.BadParameter(f"{target!r} gave a {type(made).__name__}, not a module", param_hint="--check")
+        raise typer.BadParameter(f"{target!r} gave a {type(made).__name__}, not a module", param_hint=option)
     return made
 
 
@@ -122,7 +186,7 @@ class CheckError(LmcfastError):
     """The code that ``--check`` names failed; its own error is the cause."""
 
 
-def _import(name: str) -> ModuleType:
+def _import(name: str, option: str) -> ModuleType:
     sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(name)
@@ -132,8 +196,8 @@ def _import(name: str) -> ModuleType:
             and error.name is not None
             and f"{name}.".startswith(f"{error.name}.")
         ):
-            raise typer.BadParameter(f"there is no module {name!r} here", param_hint="--check") from error
-        raise CheckError(f"--check: module {name!r} cannot be imported: {_describe(error)}") from error
+            raise typer.BadParameter(f"there is no module {name!r} here", param_hint=option) from error
+        raise CheckError(f"{option}: module {name!r} cannot be imported: {_describe(error)}") from error
 
 
 def _describe(error: BaseException) -> str:
@@ -151,8 +215,6 @@ def _prove(
     file: Path,
 ) -> str:
     """Verify the spec on the module; returns what was shown, raises ``SpecError`` naming the wrong tensor."""
-    import torch
-
     from ..spec import verify_spec
 
     if params is not None:
@@ -161,9 +223,14 @@ def _prove(
         except RuntimeError as error:
             detail = " ".join(str(error).split())
             raise InvalidParamsError(f"{file}: does not fit the module of --check: {detail[:300]}") from error
-    generator = torch.Generator().manual_seed(0)
-    inputs = tuple(torch.randn(shape, generator=generator) for shape in shapes)
     try:
-        return str(verify_spec(found, module, inputs))
+        return str(verify_spec(found, module, _inputs(shapes)))
     except InvalidInputsError as error:
         raise InvalidInputsError(f"--input-shape: {error}") from error
+
+
+def _inputs(shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(shape, generator=generator) for shape in shapes)

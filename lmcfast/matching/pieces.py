@@ -16,7 +16,7 @@ import torch
 
 from ..errors import SpecError
 from ..spec import PermutationSpec
-from ..spec.layout import Atom, Concat, Fixed, Layout, Product, layout_size
+from ..spec.layout import Atom, Case, Concat, Fixed, Layout, Product, format_layout, in_arm, layout_size
 from ..spec.places import Arm, Split, apply_cuts
 
 Setting = Mapping[str, torch.Tensor]
@@ -138,15 +138,14 @@ def _cut(
             for k, arm in enumerate(layout.parts):
                 length = layout_size(arm, spec.sizes)
                 inside = [*factors[:axis], _Factor(arm, (*factor.path, k)), *factors[axis + 1 :]]
+                if layout.selector is not None:
+                    inside = [_Factor(in_arm(some.layout, layout.selector, k), some.path) for some in inside]
                 yield from _cut(spec, tensor, (*cuts, Arm(axis, start, length)), inside)
                 start += length
             return
-        if not isinstance(layout, Atom | Fixed):
-            raise SpecError(
-                f"tensor {tensor!r} has a layout that cannot be matched together with nested groups: "
-                f"{type(layout).__name__}",
-                tensor=tensor,
-            )
+    still = [factor for factor in factors if isinstance(factor.layout, Case)]
+    if still:  # the concatenation that decides it is in none of the axes
+        raise SpecError(f"tensor {tensor!r}: nothing decides {format_layout(still[0].layout)!r}", tensor=tensor)
     yield cuts, factors
 
 

@@ -42,7 +42,7 @@ def spec_of_file(path: StrPath) -> SpecFile:
 
     Raises ``CheckpointError`` naming the file, ``SpecError`` where no spec can be derived.
     """
-    if Path(path).suffix.lower() == ".json":
+    if Path(path).suffix.lower() in (".json", ".toml"):
         return SpecFile(PermutationSpec.load(path))
     content = read_checkpoint(path)
     if content.metadata.get("format") == PERMUTATION_FORMAT:

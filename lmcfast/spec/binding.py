@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..errors import InvalidParamsError, SpecError
-from .layout import Fixed, Layout, atoms, format_layout, layout_size, solve_size
+from .layout import Fixed, Layout, atoms, format_layout, layout_size, solve_size, variants
 
 Axes = dict[str, tuple[Layout, ...]]
 
@@ -93,10 +93,11 @@ class _Solver:
         self.names = tuple(sizes)
         self.origin: dict[str, str] = {}  # group -> the axis that its size was read from
         self.pending = [
-            (name, axis, layout, shapes[name][axis])
+            (name, axis, variant, shapes[name][axis])
             for name, layouts in axes.items()
             for axis, layout in enumerate(layouts)
             if layout != Fixed(None)
+            for variant in variants(layout)
         ]
 
     def run(self) -> None:

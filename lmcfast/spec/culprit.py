@@ -16,9 +16,9 @@ import torch
 
 from ..errors import SpecError
 from .gather import permute_tensor
-from .layout import Atom, Fixed, Layout, Product, atoms, concat, format_layout, layout_size, product
+from .layout import Atom, Fixed, Layout, atoms, format_layout, layout_size, rebuild
 from .spec import PermutationSpec
-from .verify import TOLERANCE, Setting, Trial
+from .trial import TOLERANCE, Setting, Trial
 
 _PAIR_BUDGET = 300  # forward passes spent on pairs of edits, for each group
 
@@ -112,10 +112,7 @@ class _Search:
         """The layout with a fixed run in the group's place."""
         if isinstance(layout, Atom):
             return Fixed(self.spec.sizes[self.group]) if layout.name == self.group else layout
-        if isinstance(layout, Fixed):
-            return layout
-        parts = [self.without(part) for part in layout.parts]
-        return product(parts) if isinstance(layout, Product) else concat(parts)
+        return rebuild(layout, self.without)
 
     def mends(self, edits: Sequence[Edit]) -> bool:
         """Whether the output stays the same with these edits."""

@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .layout import Atom, Concat, Fixed, Layout, Product, atoms, layout_size
+from .layout import Atom, Case, Concat, Fixed, Layout, Product, atoms, layout_size
+from .nesting import selector_name
 
 if TYPE_CHECKING:
     from .spec import PermutationSpec
 
-Indices = dict[str, torch.Tensor]
+Around = tuple[tuple[Layout, torch.Tensor], ...]
+"""Layouts beside the one at hand, each with the new position in it, the nearest first."""
+
+Arms = Mapping[str, int]
+"""The arms in which one is, by the names of the concatenations."""
 
 
 def permute_tensor(
@@ -53,19 +58,14 @@ def _gather_jointly(
 ) -> torch.Tensor:
     """Gather the axes in ``joint``, each index of which may depend on the others' positions."""
     positions = {}
-    coordinates: dict[int, Indices] = {}
     for place, axis in enumerate(joint):
         shape = [1] * len(joint)
         shape[place] = -1
         positions[axis] = torch.arange(tensor.shape[axis], device=tensor.device).reshape(shape)
-        coordinates[axis] = setting.coordinates(layouts[axis], positions[axis])
     index = []
     for axis in joint:
-        scope: Indices = {}
-        for other in joint:
-            if other != axis:
-                scope.update(coordinates[other])
-        index.append(setting.source(layouts[axis], positions[axis], scope))
+        around = tuple((layouts[other], positions[other]) for other in joint if other != axis)
+        index.append(setting.source(layouts[axis], positions[axis], around, {}))
     order = [*joint, *(axis for axis in range(tensor.ndim) if axis not in joint)]
     moved = tensor.permute(order)[tuple(index)]
     return moved.permute([order.index(axis) for axis in range(tensor.ndim)]).contiguous()
@@ -93,7 +93,7 @@ class _Setting:
         """Old position of each position of an axis that depends on no other axis."""
         if isinstance(layout, Atom):
             return self.permutations[layout.name].to(self.device)
-        return self.source(layout, torch.arange(self.size(layout), device=self.device), {})
+        return self.source(layout, torch.arange(self.size(layout), device=self.device), (), {})
 
     def split(self, layout: Product, position: torch.Tensor) -> list[torch.Tensor]:
         """Position within each factor of a product."""
@@ -104,51 +104,79 @@ class _Setting:
             position = position // size
         return found[::-1]
 
-    def arms(self, layout: Concat, position: torch.Tensor) -> Iterator[tuple[Layout, torch.Tensor, torch.Tensor, int]]:
-        """Each arm of a concatenation that is not empty: the arm, where it holds, the position within it, its start."""
+    def arms(self, layout: Concat, position: torch.Tensor) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, int]]:
+        """Each arm of a concatenation that is not empty: its number, where it holds, the position in it, its start."""
         start = 0
-        for part in layout.parts:
+        for arm, part in enumerate(layout.parts):
             size = self.size(part)
             if size:
                 here = (position >= start) & (position < start + size)
-                yield part, here, (position - start).clamp(0, size - 1), start
+                yield arm, here, (position - start).clamp(0, size - 1), start
             start += size
 
-    def coordinates(self, layout: Layout, position: torch.Tensor) -> Indices:
-        """New index of each group at ``position``; of use for the groups that have just one there (``nesting.py``)."""
+    def index_in(self, name: str, layout: Layout, position: torch.Tensor, arms: Arms) -> torch.Tensor | None:
+        """New index of a group, or arm of a named concatenation, at ``position``; None where the layout has not one."""
         if isinstance(layout, Atom):
-            return {layout.name: position}
-        found: Indices = {}
+            return position if layout.name == name else None
+        if isinstance(layout, Case):
+            arm = arms.get(layout.selector)
+            return None if arm is None else self.index_in(name, layout.parts[arm], position, arms)
         if isinstance(layout, Product):
             for part, inner in zip(layout.parts, self.split(layout, position), strict=True):
-                found.update(self.coordinates(part, inner))
-        elif isinstance(layout, Concat):
-            for part, here, inner, _ in self.arms(layout, position):
-                for name, index in self.coordinates(part, inner).items():
-                    found[name] = torch.where(here, index, found[name]) if name in found else index
+                index = self.index_in(name, part, inner, arms)
+                if index is not None:
+                    return index
+        return self.index_in_arms(name, layout, position, arms) if isinstance(layout, Concat) else None
+
+    def index_in_arms(self, name: str, layout: Concat, position: torch.Tensor, arms: Arms) -> torch.Tensor | None:
+        found: torch.Tensor | None = None
+        known = None if layout.selector is None else arms.get(layout.selector)
+        wanted = layout.selector is not None and name == selector_name(layout.selector)
+        for arm, here, inner, _ in self.arms(layout, position):
+            if known not in (None, arm):
+                continue
+            index = torch.full_like(inner, arm) if wanted else self.index_in(name, layout.parts[arm], inner, arms)
+            if index is None:
+                return None
+            found = index if found is None else torch.where(here, index, found)
         return found
 
-    def source(self, layout: Layout, position: torch.Tensor, scope: Indices) -> torch.Tensor:
-        """Old position of each new ``position``; ``scope`` holds the new indices of the groups around the layout."""
+    def index_of(self, name: str, around: Around, arms: Arms) -> torch.Tensor:
+        """The same in the nearest layout that has it; the spec has been checked: there is one (``nesting.py``)."""
+        found = (self.index_in(name, layout, position, arms) for layout, position in around)
+        return next(index for index in found if index is not None)
+
+    def source(self, layout: Layout, position: torch.Tensor, around: Around, arms: Arms) -> torch.Tensor:
+        """Old position of each new ``position``."""
         if isinstance(layout, Fixed) or not self.moves(layout):
             return position
         if isinstance(layout, Atom):
             permutation = self.permutations[layout.name].to(self.device)
             within = self.spec.groups[layout.name].within
-            return permutation[(*(scope[outer] for outer in within), position)]
+            return permutation[(*(self.index_of(outer, around, arms) for outer in within), position)]
+        if isinstance(layout, Product):
+            return self.source_of_product(layout, position, around, arms)
+        result = position
         if isinstance(layout, Concat):
-            result = position
-            for part, here, inner, start in self.arms(layout, position):
-                if self.moves(part):
-                    result = torch.where(here, self.source(part, inner, scope) + start, result)
+            for arm, here, inner, start in self.arms(layout, position):
+                if self.moves(layout.parts[arm]):
+                    within_arm = arms if layout.selector is None else {**arms, layout.selector: arm}
+                    old = self.source(layout.parts[arm], inner, around, within_arm) + start
+                    result = torch.where(here, old, result)
             return result
-        inner_positions = self.split(layout, position)
-        coordinates = [self.coordinates(p, c) for p, c in zip(layout.parts, inner_positions, strict=True)]
+        if layout.selector in arms:
+            return self.source(layout.parts[arms[layout.selector]], position, around, arms)
+        selected = self.index_of(selector_name(layout.selector), around, arms)
+        for arm, part in enumerate(layout.parts):
+            if self.moves(part):
+                old = self.source(part, position, around, {**arms, layout.selector: arm})
+                result = torch.where(selected == arm, old, result)
+        return result
+
+    def source_of_product(self, layout: Product, position: torch.Tensor, around: Around, arms: Arms) -> torch.Tensor:
+        factors = list(zip(layout.parts, self.split(layout, position), strict=True))
         result = torch.zeros((), dtype=torch.int64, device=self.device)
-        for k, (part, inner) in enumerate(zip(layout.parts, inner_positions, strict=True)):
-            around = dict(scope)
-            for other, indices in enumerate(coordinates):
-                if other != k:
-                    around.update(indices)
-            result = result * self.size(part) + self.source(part, inner, around)
+        for k, (part, inner) in enumerate(factors):
+            beside = (*factors[:k], *factors[k + 1 :], *around)
+            result = result * self.size(part) + self.source(part, inner, beside, arms)
         return result

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .layout import Atom, Concat, Fixed, Layout, Product, atoms, layout_size
+from .layout import Atom, Case, Concat, Fixed, Layout, Product, atoms, in_arm, layout_size, selectors
+from .nesting import selector_name
 
 if TYPE_CHECKING:
     from .spec import PermutationSpec
@@ -83,32 +84,85 @@ def group_places(
         _place(spec, sizes, group, tensor, axis, *occurrence)
         for tensor, layouts in axes.items()
         for axis in range(len(layouts))
-        for occurrence in _occurrences(sizes, group, layouts, axis)
+        for found in _occurrences(sizes, group, layouts, axis)
+        for occurrence in _without_cases(sizes, *found)
     )
 
 
-def _occurrences(
-    sizes: Mapping[str, int], group: str, layouts: tuple[Layout, ...], axis: int
-) -> Iterator[tuple[tuple[Arm | Split, ...], tuple[Layout, ...], int]]:
-    """For each occurrence of the group in the layout of ``axis``: the cuts to it, the layouts after them, its axis."""
+Occurrence = tuple[tuple[Arm | Split, ...], tuple[Layout, ...], int]
+"""The cuts, the layouts after them, and the axis that then is what was looked for."""
+
+
+def _occurrences(sizes: Mapping[str, int], target: str, layouts: tuple[Layout, ...], axis: int) -> Iterator[Occurrence]:
+    """Each occurrence, in the layout of ``axis``, of a group or (``selector_name``) of a named concatenation."""
     layout = layouts[axis]
-    if isinstance(layout, Atom):
-        if layout.name == group:
-            yield (), layouts, axis
+    if _is(layout, target):
+        yield (), layouts, axis
     elif isinstance(layout, Concat):
-        start = 0
-        for part in layout.parts:
-            length = layout_size(part, sizes)
-            inside = (*layouts[:axis], part, *layouts[axis + 1 :])
-            for cuts, cut_layouts, at in _occurrences(sizes, group, inside, axis):
-                yield (Arm(axis, start, length), *cuts), cut_layouts, at
-            start += length
-    elif isinstance(layout, Product) and group in atoms(layout):
+        for step, inside in _arms(sizes, layouts, axis):
+            for cuts, cut_layouts, at in _occurrences(sizes, target, inside, axis):
+                yield (step, *cuts), cut_layouts, at
+    elif isinstance(layout, Product) and _holds(layout, target):
         lengths = tuple(layout_size(part, sizes) for part in layout.parts)
         inside = (*layouts[:axis], *layout.parts, *layouts[axis + 1 :])
         for k in range(len(lengths)):
-            for cuts, cut_layouts, at in _occurrences(sizes, group, inside, axis + k):
+            for cuts, cut_layouts, at in _occurrences(sizes, target, inside, axis + k):
                 yield (Split(axis, lengths), *cuts), cut_layouts, at
+    elif isinstance(layout, Case) and _holds(layout, target):
+        for before, inside, here in _in_each_arm(sizes, layout.selector, layouts, axis):
+            for cuts, cut_layouts, at in _occurrences(sizes, target, inside, here):
+                yield (*before, *cuts), cut_layouts, at
+
+
+def _is(layout: Layout, target: str) -> bool:
+    if isinstance(layout, Atom):
+        return layout.name == target
+    return isinstance(layout, Concat) and layout.selector is not None and selector_name(layout.selector) == target
+
+
+def _holds(layout: Layout, target: str) -> bool:
+    return target in atoms(layout) or any(_is(part, target) for part in selectors(layout))
+
+
+def _arms(sizes: Mapping[str, int], layouts: tuple[Layout, ...], axis: int) -> Iterator[tuple[Arm, tuple[Layout, ...]]]:
+    """For each arm of the concatenation that is the whole layout of ``axis``: the cut to it, and what then holds."""
+    concat = layouts[axis]
+    assert isinstance(concat, Concat)
+    start = 0
+    for arm, part in enumerate(concat.parts):
+        length = layout_size(part, sizes)
+        inside = (*layouts[:axis], part, *layouts[axis + 1 :])
+        if concat.selector is not None:
+            selector = concat.selector
+            inside = tuple(in_arm(layout, selector, arm) for layout in inside)
+        yield Arm(axis, start, length), inside
+        start += length
+
+
+def _in_each_arm(
+    sizes: Mapping[str, int], selector: str, layouts: tuple[Layout, ...], kept: int
+) -> Iterator[Occurrence]:
+    """The cuts to each arm of the concatenation ``selector``, not on axis ``kept``, and where that axis is then."""
+    for axis in range(len(layouts)):
+        for cuts, found, at in _occurrences(sizes, selector_name(selector), layouts, axis) if axis != kept else ():
+            here = kept
+            for step in cuts:
+                here += len(step.sizes) - 1 if isinstance(step, Split) and step.axis < here else 0
+            for arm, inside in _arms(sizes, found, at):
+                yield (*cuts, arm), inside, here
+
+
+def _without_cases(
+    sizes: Mapping[str, int], cuts: tuple[Arm | Split, ...], layouts: tuple[Layout, ...], axis: int
+) -> Iterator[Occurrence]:
+    """The occurrence cut further until no case is left: in each piece every axis then moves by itself."""
+    parts = (part for layout in layouts for part in selectors(layout))
+    selector = next((part.selector for part in parts if isinstance(part, Case)), None)
+    if selector is None:
+        yield cuts, layouts, axis
+        return
+    for more, inside, here in _in_each_arm(sizes, selector, layouts, axis):
+        yield from _without_cases(sizes, (*cuts, *more), inside, here)
 
 
 def _place(

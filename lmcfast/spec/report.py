@@ -212,13 +212,7 @@ def make_report(spec: PermutationSpec) -> SpecReport:
         GroupRow(name, group.size, group.within, group.fixed, tuple(places[name]))
         for name, group in ((name, spec.groups[name]) for name in order)
     ]
-    moving = parameters = bits = None
-    if spec.is_bound:
-        moving, parameters = _count(spec)
-        bits = sum(
-            math.prod(spec.shape_of(name)[:-1]) * math.lgamma(spec.sizes[name] + 1) / math.log(2)
-            for name in spec.movable_groups
-        )
+    moving, parameters = _count(spec) if spec.is_bound else (None, None)
     tensors = sum(_moves(spec, name) for name in spec.axes)
     return SpecReport(
         tuple(rows),
@@ -229,7 +223,7 @@ def make_report(spec: PermutationSpec) -> SpecReport:
         tuple(fixed),
         moving,
         parameters,
-        bits,
+        spec.bits if spec.is_bound else None,
     )
 
 

@@ -20,9 +20,11 @@ import torch
 from ..errors import CheckpointError, InvalidParamsError, SpecError
 from ..io.atomic import atomic_path, reason
 from .binding import check_named, resolve
-from .layout import Atom, Concat, Fixed, Layout, Product, atoms, normalize, parse_layout
+from .comparison import bits, difference
+from .consistency import check_groups, check_tied, check_uses, normal_axes, parse_axes, some
+from .layout import Fixed, Layout, atoms
 from .nesting import outer_axes
-from .text import canonical_text, read_text, write_text
+from .text import Document, canonical_text, read_text, read_toml, write_folded_text, write_text, write_toml
 
 if TYPE_CHECKING:
     from .report import SpecReport
@@ -51,7 +53,8 @@ class PermutationSpec:
 
     ``groups``: by name. ``axes``: tensor -> one layout for each axis. ``tied``: alias -> the canonical name of the same
     tensor. ``buffers``: tensors that move with their units but are never scored nor counted (BatchNorm statistics).
-    ``why_fixed``: (tensor, axis) -> reasons, for the report; no part of equality.
+    ``why_fixed``: (tensor, axis) -> reasons, for the report; no part of equality. ``stacks``: tensors that state dicts
+    hold one by one (``stacks.py``): ``experts.*.w1.weight`` -> how many; the entry has an axis more, the first.
 
     Checked when made: ``SpecError`` names the tensor or group. :meth:`from_axes` is the usual way to make one.
     """
@@ -61,18 +64,19 @@ class PermutationSpec:
     tied: dict[str, str] = field(default_factory=dict)
     buffers: frozenset[str] = frozenset()
     why_fixed: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict, compare=False)
+    stacks: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         axes: dict[str, tuple[Layout, ...]] = {}
         for name, layouts in self.axes.items():
-            axes[name] = tuple(_at(name, axis, layout) for axis, layout in enumerate(layouts))
+            axes[name] = normal_axes(name, layouts)
         for alias, canonical in self.tied.items():
-            _check_tied(alias, canonical, self.tied, axes)
+            check_tied(alias, canonical, self.tied, axes)
             axes.setdefault(alias, axes[canonical])
         object.__setattr__(self, "axes", axes)
         object.__setattr__(self, "buffers", frozenset(self.buffers))
-        _check_groups(self.groups)
-        _check_uses(self)
+        check_groups(self.groups)
+        check_uses(self)
 
     @classmethod
     def from_axes(
@@ -83,6 +87,7 @@ class PermutationSpec:
         tied: Mapping[str, str] | None = None,
         buffers: Iterable[str] | None = None,
         why_fixed: Mapping[tuple[str, int], tuple[str, ...]] | None = None,
+        stacks: Mapping[str, int] | None = None,
     ) -> PermutationSpec:
         """A spec from layout strings: ``{"0.weight": ("h0", None), "0.bias": ("h0",), "2.weight": (None, "h0 _49")}``.
 
@@ -91,7 +96,7 @@ class PermutationSpec:
         takes the canonical one's. ``buffers``: default are the names that end in running_mean or running_var.
         Raises ``SpecError`` with the tensor, the axis and the text.
         """
-        parsed = {name: _parse_axes(name, layouts) for name, layouts in axes.items()}
+        parsed = {name: parse_axes(name, layouts) for name, layouts in axes.items()}
         given = groups.values() if isinstance(groups, Mapping) else groups or ()
         known = {group.name: group for group in given}
         for layouts in parsed.values():
@@ -105,7 +110,7 @@ class PermutationSpec:
         if buffers is None:
             names = {*parsed, *(tied or {})}
             buffers = (name for name in names if name.rpartition(".")[2] in STATISTICS)
-        return cls(known, parsed, dict(tied or {}), frozenset(buffers), dict(why_fixed or {}))
+        return cls(known, parsed, dict(tied or {}), frozenset(buffers), dict(why_fixed or {}), dict(stacks or {}))
 
     def bind(self, params: Mapping[str, torch.Tensor]) -> PermutationSpec:
         """The spec with all sizes, read from the shapes of ``params`` (more tensors than the spec's are allowed).
@@ -139,10 +144,11 @@ class PermutationSpec:
     @cached_property
     def movable_groups(self) -> tuple[str, ...]:
         """The groups that may move, in the order of their first use."""
-        return tuple(name for name in self._uses if not self.groups[name].fixed)
+        return tuple(name for name in self.uses if not self.groups[name].fixed)
 
     @cached_property
-    def _uses(self) -> dict[str, tuple[str, ...]]:
+    def uses(self) -> dict[str, tuple[str, ...]]:
+        """Group -> the tensors on whose axes it is, in the order of first use."""
         uses: dict[str, dict[str, None]] = {}
         for tensor, layouts in self.axes.items():
             for layout in layouts:
@@ -171,8 +177,8 @@ class PermutationSpec:
     def tensors_of(self, group: str) -> tuple[str, ...]:
         """The tensors that the group moves, buffers and tied aliases included. ``SpecError`` for an unknown group."""
         if group not in self.groups:
-            raise SpecError(f"the spec has no group {group!r}; it has {_some(self.groups)}", group=group)
-        return self._uses[group]
+            raise SpecError(f"the spec has no group {group!r}; it has {some(self.groups)}", group=group)
+        return self.uses[group]
 
     def shape_of(self, group: str) -> tuple[int, ...]:
         """Shape of the group's index tensor in a setting: ``(*sizes of within, size)``. The spec must be bound."""
@@ -205,29 +211,54 @@ class PermutationSpec:
             settings[name] = torch.stack(rows).reshape(shape) if rows else settings[name]
         return settings
 
-    def to_json(self) -> str:
-        """The spec as readable JSON, one line for each group and tensor."""
-        return write_text(self)
+    @property
+    def bits(self) -> float:
+        """log2 of the number of settings, a measure of how much freedom the spec finds. The spec must be bound."""
+        return bits(self)
+
+    def same(self, other: PermutationSpec) -> bool:
+        """Whether the two specs are equal but for the names of groups and selectors, and the reasons.
+
+        :func:`lmcfast.spec.difference` says where they differ.
+        """
+        return difference(self, other) is None
+
+    def to_json(self, folded: bool = False) -> str:
+        """The spec as readable JSON, one line for each group and tensor; ``folded``: one for each pattern of them."""
+        return write_folded_text(self) if folded else write_text(self)
 
     @classmethod
     def from_json(cls, text: str) -> PermutationSpec:
         """Read what :meth:`to_json` wrote. ``SpecError`` in one line: no JSON, another format, version or field."""
-        document = read_text(text)
+        return cls.from_document(read_text(text))
+
+    def to_toml(self) -> str:
+        """The spec as TOML, folded over layers: one line for each pattern of tensors and groups."""
+        return write_toml(self)
+
+    @classmethod
+    def from_toml(cls, text: str) -> PermutationSpec:
+        """Read what :meth:`to_toml` wrote, or someone by hand (docs/specs.md). ``SpecError`` in one line."""
+        return cls.from_document(read_toml(text))
+
+    @classmethod
+    def from_document(cls, document: Document) -> PermutationSpec:
+        """The spec of a file's content as ``text.py`` reads it. ``SpecError`` as for :meth:`from_axes`."""
         groups = {name: Group(name, **entry) for name, entry in document.groups.items()}
-        axes = {name: _parse_axes(name, layouts) for name, layouts in document.axes.items()}
-        return cls(groups, axes, document.tied, document.buffers, document.why_fixed)
+        axes = {name: parse_axes(name, layouts) for name, layouts in document.axes.items()}
+        return cls(groups, axes, document.tied, document.buffers, document.why_fixed, document.stacks)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the spec as JSON, whole or not at all. ``CheckpointError`` names the path."""
+        """Write the spec, whole or not at all: TOML to ``.toml``, else JSON. ``CheckpointError`` names the path."""
         with atomic_path(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+            temporary.write_text(self.to_toml() if _is_toml(path) else self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> PermutationSpec:
-        """Read a spec file. ``CheckpointError`` in one line that names the path."""
+        """Read a spec file, TOML from ``.toml``, else JSON. ``CheckpointError`` in one line that names the path."""
         try:
             with open(path, encoding="utf-8") as file:
-                return cls.from_json(file.read())
+                return cls.from_toml(file.read()) if _is_toml(path) else cls.from_json(file.read())
         except OSError as error:
             raise CheckpointError(f"{path}: cannot read: {reason(error)}", str(path)) from error
         except UnicodeDecodeError:
@@ -247,76 +278,5 @@ class PermutationSpec:
         return make_report(self)
 
 
-def _parse_axes(name: str, layouts: Sequence[str | Layout | None]) -> tuple[Layout, ...]:
-    if isinstance(layouts, str) or not isinstance(layouts, Sequence):
-        raise SpecError(f"tensor {name!r}: its layouts are a sequence, one for each axis, not {layouts!r}", tensor=name)
-    parsed = []
-    for axis, layout in enumerate(layouts):
-        try:
-            is_layout = isinstance(layout, Atom | Fixed | Product | Concat)
-            parsed.append(layout if is_layout else parse_layout(layout))  # type: ignore[arg-type]
-        except SpecError as error:
-            raise SpecError(f"tensor {name!r}, axis {axis}: {error}", tensor=name) from None
-    return tuple(parsed)  # type: ignore[arg-type]
-
-
-def _at(name: str, axis: int, layout: Layout) -> Layout:
-    try:
-        return normalize(layout)
-    except SpecError as error:
-        raise SpecError(f"tensor {name!r}, axis {axis}: {error}", tensor=name, group=error.group) from None
-
-
-def _check_tied(alias: str, canonical: str, tied: Mapping[str, str], axes: Mapping[str, tuple[Layout, ...]]) -> None:
-    if canonical not in axes or canonical in tied:
-        raise SpecError(
-            f"tied: {alias!r} is an alias of {canonical!r}, which is not a tensor with an entry of its own",
-            tensor=alias,
-        )
-    if axes.get(alias, axes[canonical]) != axes[canonical]:
-        raise SpecError(f"tied: {alias!r} and {canonical!r} are one tensor but have different layouts", tensor=alias)
-
-
-def _check_groups(groups: Mapping[str, Group]) -> None:
-    for name, group in groups.items():
-        if group.name != name:
-            raise SpecError(f"group {group.name!r} is filed under the name {name!r}", group=name)
-        if group.size is not None and (not isinstance(group.size, int) or group.size < 0):
-            raise SpecError(f"group {name!r} has size {group.size!r}", group=name)
-        if len(set(group.within)) != len(group.within) or name in group.within:
-            raise SpecError(f"group {name!r} is nested in itself or twice in one group: {group.within}", group=name)
-        for outer in group.within:
-            if outer not in groups:
-                raise SpecError(f"group {name!r} is nested in {outer!r}, which is not a group", group=name)
-            # An inner permutation is indexed by new outer indices, so composing two settings needs to know where each
-            # outer index came from, which depends on what that outer group is itself nested in.
-            missing = set(groups[outer].within) - set(group.within)
-            if missing:
-                raise SpecError(
-                    f"group {name!r} is nested in {outer!r} and must then name the groups that {outer!r} is nested in: "
-                    f"{_some(sorted(missing))}",
-                    group=name,
-                )
-
-
-def _check_uses(spec: PermutationSpec) -> None:
-    for name, tensors in spec._uses.items():
-        if name not in spec.groups:
-            raise SpecError(f"tensor {tensors[0]!r} uses group {name!r}, which is not a group", tensors[0], name)
-    for name in spec.groups:
-        if name not in spec._uses:
-            raise SpecError(f"group {name!r} is not in any tensor", group=name)
-    for name in sorted(spec.buffers):
-        if name not in spec.axes:
-            raise SpecError(f"buffers: {name!r} is not a tensor with an entry", tensor=name)
-    for name, axis in spec.why_fixed:
-        if not 0 <= axis < len(spec.axes.get(name, ())):
-            raise SpecError(f"why_fixed: tensor {name!r} has no axis {axis} in the spec", tensor=name)
-    _ = spec.outer_axes  # raises where an outer group has no unique index
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    """``'a', 'b' and 3 more``."""
-    listed = [repr(name) for name in names]
-    more = len(listed) - limit
-    return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")
+def _is_toml(path: str | PathLike[str]) -> bool:
+    return str(path).lower().endswith(".toml")
