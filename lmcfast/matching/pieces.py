@@ -16,7 +16,7 @@ import torch
 
 from ..errors import SpecError
 from ..spec import PermutationSpec
-from ..spec.layout import Atom, Case, Concat, Fixed, Layout, Product, format_layout, in_arm, layout_size
+from ..spec.layout import Atom, Case, Concat, Layout, Product, format_layout, in_arm, layout_size
 from ..spec.places import Arm, Split, apply_cuts
 
 Setting = Mapping[str, torch.Tensor]
