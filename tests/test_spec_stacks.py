@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lmcfast.errors import SpecError
+from lmcfast.matching.weight_matching import weight_matching
 from lmcfast.params import apply_permutations, distance, invert_permutations
 from lmcfast.spec import Group, PermutationSpec, verify_spec
 from lmcfast.spec.stacks import stacked, unstacked
@@ -75,6 +76,17 @@ def test_state_dicts_move_one_by_one(module: Experts) -> None:
     before = module(x)
     module.load_state_dict(moved)
     assert torch.allclose(module(x), before, atol=1e-6)
+
+
+def test_matching_finds_the_order_of_experts_and_their_units(module: Experts) -> None:
+    params = module.state_dict()
+    hidden = spec().bind(stacked(spec(), params)).random_permutations(3)
+    moved = apply_permutations(spec(), hidden, params)
+    result = weight_matching(spec(), params, moved)
+    aligned = result.apply(moved)
+    assert list(aligned) == list(params)
+    assert all(torch.equal(aligned[name], params[name]) for name in params)
+    assert result.spec.stacks == spec().stacks
 
 
 def test_there_and_back(module: Experts) -> None:

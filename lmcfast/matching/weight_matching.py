@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 
 from ..spec import PermutationSpec
+from ..spec.stacks import stacked
 from ..terms import full_precision
 from .annealing import anneal
 from .clock import Clock, Counts
@@ -114,6 +115,13 @@ def weight_matching(
         raise ValueError(f"max_sweeps must be at least 0, not {max_sweeps}")
     if restarts < 1:
         raise ValueError(f"restarts must be at least 1, not {restarts}")
+    if spec.stacks:
+        whole_a, whole_b = stacked(spec, params_a), stacked(spec, params_b)
+        found = weight_matching(
+            replace(spec, stacks={}), whole_a, whole_b, init, start, max_sweeps, restarts, seed, device, fix, only,
+            tensor_weights, deterministic, callback, method,
+        )  # fmt: skip
+        return replace(found, spec=replace(found.spec, stacks=spec.stacks))
     clock, counts = Clock(), Counts()
     with torch.no_grad(), full_precision(), _repeatable(deterministic):
         if is_nested(spec):
@@ -129,16 +137,16 @@ def weight_matching(
             return match_on_device(problem, start, max_sweeps, restarts, seed, clock, counts, deterministic, callback)
         table = ScoreTable(problem)
         clock.lap("setup")
-        found = []
+        tried = []
         for k in range(restarts):
-            found.append(_attempt(problem, table, start, max_sweeps, seed, k, clock, counts, callback))
+            tried.append(_attempt(problem, table, start, max_sweeps, seed, k, clock, counts, callback))
         if method != "descent":
-            found.append(_relaxed(problem, table, max_sweeps, clock, counts, callback))
+            tried.append(_relaxed(problem, table, max_sweeps, clock, counts, callback))
         if method == "annealing":
-            leading = max(found, key=lambda attempt: attempt.state.objective)
-            found.append(_annealed(problem, table, leading, max_sweeps, seed))
-        best = max(found, key=lambda attempt: attempt.state.objective)  # max keeps the first of equals
-        return _result(problem, best, tuple(attempt.state.objective for attempt in found), clock, counts)
+            leading = max(tried, key=lambda attempt: attempt.state.objective)
+            tried.append(_annealed(problem, table, leading, max_sweeps, seed))
+        best = max(tried, key=lambda attempt: attempt.state.objective)  # max keeps the first of equals
+        return _result(problem, best, tuple(attempt.state.objective for attempt in tried), clock, counts)
 
 
 @dataclass(frozen=True)
