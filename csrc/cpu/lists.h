@@ -135,7 +135,7 @@ class Lists {
   template <class Values>
   void scan_and_look(int i, const Values& v, int64_t next_row, Magnitude& seen) {
     RowScan<Values> found(v, s_.columns, next_row);
-    if (found.sweep(false, tie_start(i), [&](auto x) { seen.look(x); })) return store(i, found);
+    if (found.sweep(false, tie_start(i), seen)) return store(i, found);
     look_at_row(s_, i, seen);
     if constexpr (std::is_same_v<Values, RoundedValues>) {
       scan(i, next_row);
@@ -149,7 +149,8 @@ class Lists {
     const PricedValues<T> v{s_.row(i), s_.price, s_.sign};
     RowScan<PricedValues<T>> found(v, s_.columns, next_row);
     const bool longer = scans_[i] > 4;  // a row that is scanned often gets a longer list
-    if (!found.sweep(longer, tie_start(i), [](auto) {})) found.search(longer, tie_start(i));
+    Unseen unseen;
+    if (!found.sweep(longer, tie_start(i), unseen)) found.search(longer, tie_start(i));
     store(i, found);
   }
 
