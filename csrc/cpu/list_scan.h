@@ -174,8 +174,9 @@ class RowScan {
     int j = 0;
     for (; j + 64 <= columns && end - hits <= most; j += 64) {
       uint64_t mask = 0;
-      // The sample of the next row jumps through memory; without this it would wait for every line.
-      for (int k = 0; k < 64; k += 64 / int(sizeof(*v.row))) __builtin_prefetch(v.row + j + k + next_row);
+      // The sample of the next row jumps through memory; without this it would wait for every line. To the second-level
+      // cache: two rows and the prices would not fit the first.
+      for (int k = 0; k < 64; k += 64 / int(sizeof(*v.row))) __builtin_prefetch(v.row + j + k + next_row, 0, 2);
       for (int k = 0; k < 64; k += W) {
         const Vector x = v.at(j + k);
         all.look(x);
