@@ -138,7 +138,7 @@ class ListSolver {
     int64_t last = before;
     double height = -1;
     for (int done = 0; waiting_.count > 0; ++done) {
-      const double limit = (gap ? 40.0 : tied && !sorted ? 8.0 : 2.0) * s_.rows;
+      const double limit = (gap ? 40.0 : tied && !sorted ? 8.0 : 0.5) * s_.rows;
       const double work = double(paths.work() - before);
       if (work > 0.5 * s_.rows + 8.0 * done) {
         const double estimate = work / larger(done, 1) * waiting_.count;
@@ -226,7 +226,7 @@ class ListSolver {
     const int64_t rescans = s_.work->counts.rescans, bids = s_.work->counts.bids;
     int patience = few ? 4 : 10;  // bids for each row
     for (int i = 0; i < s_.rows; ++i) bidders_.member[i] = false;
-    bool settled = false;         // once one phase has ended by itself, eps only falls
+    bool settled = false;  // once one phase has ended by itself, eps only falls
     for (double eps = (few ? larger(waiting, 1e-3) : 0.1) * unit;; eps = larger(eps / (few ? 20 : 10), last)) {
       if (few) release_loose_rows(s_, lists_, waiting_, bidders_, eps);
       else release_all_rows();
