@@ -70,8 +70,9 @@ bool start_warm(const OrientedProblem<T>& problem, State<T>& s) {
   return false;
 }
 
-// Bytes of scores up to which strips of columns are read as fast as blocks are, since they come from the last cache.
-constexpr int64_t kLazyBytes = int64_t(1) << 24;
+// Bytes of scores up to which strips of columns are read faster than blocks are copied. A strip visits every page of
+// the matrix, and in larger ones, on ordinary pages, it waits for the translation of addresses.
+constexpr int64_t kLazyBytes = int64_t(1) << 21;
 
 // Whether the rows of a problem whose columns lie together are copied only when they are needed (lazy_rows.h). Scores
 // in float64 are checked in a read of their own, which would need them all.
