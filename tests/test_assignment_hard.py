@@ -124,3 +124,20 @@ def test_the_first_invalid_problem_of_a_batch_counts_whatever_the_threads():
         with pytest.raises(lmcfast.InfeasibleError) as caught:
             solve(batch, threads=threads)
         assert (caught.value.problem, caught.value.row) == (11, 3)
+
+
+@pytest.mark.parametrize("rows", [400, 417])
+@pytest.mark.parametrize("kind", ["line", "rounded", "forbidden"])
+def test_tall_problems_that_need_rows_again(rows, kind):
+    """The rows of the transpose are copied only when they are needed: here the lists do not suffice."""
+    columns = 391
+    rng = np.random.default_rng(rows)
+    scores = rng.standard_normal((rows, columns)).astype(np.float32)
+    if kind == "line":
+        scores = -np.abs(rng.random((rows, 1)) - rng.random((1, columns))).astype(np.float32)
+    elif kind == "rounded":
+        scores = np.round(scores)
+    else:
+        scores[rng.random(scores.shape) < 0.97] = -np.inf
+        scores[np.arange(columns), np.arange(columns)] = -9
+    check_optimal(scores, solve(scores))

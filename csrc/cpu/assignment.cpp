@@ -37,22 +37,14 @@ void add(AssignmentCounts& sum, const AssignmentCounts& c) {
   sum.warm += c.warm;
 }
 
-void copy_transposed(const float* from, int64_t rows, int64_t columns, int64_t column_stride, float* to) {
-  level().transpose_float(from, rows, columns, column_stride, to);
-}
-void copy_transposed(const double* from, int64_t rows, int64_t columns, int64_t column_stride, double* to) {
-  level().transpose_double(from, rows, columns, column_stride, to);
-}
-
-// Contiguous rows at `to` from any strides.
+// Contiguous rows at `to` from strides of which neither is 1.
 template <class T>
 void make_contiguous(const T* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, T* to) {
-  if (row_stride == 1) return copy_transposed(from, rows, columns, column_stride, to);
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < columns; ++j) to[i * columns + j] = from[i * row_stride + j * column_stride];
 }
 
-// How one problem is presented to the solver.
+// How one problem is presented to the solver. Copied: neither the rows nor the columns lie together.
 struct Orientation {
   bool transposed, copied;
 };
@@ -61,10 +53,8 @@ template <class T>
 Orientation orientation(const AssignmentProblem<T>& p) {
   const bool rows_lie_together = p.column_stride == 1 || p.columns <= 1;
   const bool columns_lie_together = p.row_stride == 1 || p.rows <= 1;
-  if (p.rows > p.columns) return {true, !columns_lie_together};
-  if (rows_lie_together) return {false, false};
-  if (p.rows == p.columns && columns_lie_together) return {true, false};
-  return {false, true};
+  const bool square_by_columns = p.rows == p.columns && columns_lie_together && !rows_lie_together;
+  return {p.rows > p.columns || square_by_columns, !rows_lie_together && !columns_lie_together};
 }
 
 // What is wrong with problem k of a batch: the status and the place.
@@ -86,13 +76,16 @@ Failure solve_one(const AssignmentProblem<T>& p, const AssignmentOptions& option
   problem.rows = int(way.transposed ? p.columns : p.rows);
   problem.columns = int(way.transposed ? p.rows : p.columns);
   problem.row_stride = way.transposed ? p.column_stride : p.row_stride;
+  problem.column_stride = way.transposed ? p.row_stride : p.column_stride;
+  if (problem.rows == 1) problem.row_stride = 1;  // a stride without a second element may be anything
+  if (problem.columns == 1) problem.column_stride = 1;
   problem.scores = p.scores + k * p.batch_stride;
   if (way.copied) {
     T* copy = w.take<T>(int64_t(problem.rows) * problem.columns);
-    make_contiguous(problem.scores, problem.rows, problem.columns, problem.row_stride,
-                    way.transposed ? p.row_stride : p.column_stride, copy);
+    make_contiguous(problem.scores, problem.rows, problem.columns, problem.row_stride, problem.column_stride, copy);
     problem.scores = copy;
     problem.row_stride = problem.columns;
+    problem.column_stride = 1;
   }
   if (p.start_prices) {
     double* start = w.take<double>(p.columns);

@@ -70,11 +70,31 @@ bool start_warm(const OrientedProblem<T>& problem, State<T>& s) {
   return false;
 }
 
+// Bytes of scores up to which strips of columns are read faster than blocks are copied. A strip visits every page of
+// the matrix, and in larger ones, on ordinary pages, it waits for the translation of addresses.
+constexpr int64_t kLazyBytes = int64_t(1) << 21;
+
+// Whether the rows of a problem whose columns lie together are copied only when they are needed (lazy_rows.h). Scores
+// in float64 are checked in a read of their own, which would need them all.
 template <class T>
-Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, OrientedResult& out) {
+bool copies_lazily(const OrientedProblem<T>& problem) {
+  return sizeof(T) == sizeof(float) && problem.column_stride != 1 && problem.rows > kDenseRows &&
+         int64_t(problem.rows) * problem.columns * int64_t(sizeof(T)) <= kLazyBytes;
+}
+
+template <class T>
+Status solve(const OrientedProblem<T>& given, const SolveOptions& options, OrientedResult& out) {
   out.row = out.column = -1;
   Workspace& w = Workspace::of_this_thread();
   const Workspace::Frame frame(w);
+  OrientedProblem<T> problem = given;
+  if (given.column_stride != 1 && !copies_lazily(given)) {
+    T* const copy = w.take<T>(int64_t(given.rows) * given.columns);
+    copy_transposed(given.scores, given.rows, given.columns, given.column_stride, copy, given.columns);
+    problem.scores = copy;
+    problem.row_stride = given.columns;
+    problem.column_stride = 1;
+  }
   if (problem.columns <= kSmallColumns && !problem.column_prices && !problem.row_prices) {
     if (problem.columns <= 8) return solve_small<8>(problem, options, out);
     if (problem.columns <= 16) return solve_small<16>(problem, options, out);
@@ -99,6 +119,10 @@ Status solve(const OrientedProblem<T>& problem, const SolveOptions& options, Ori
              w.take<int>(problem.columns),
              w.take<uint64_t>(State<T>::words(problem.columns)),
              &work};
+  if (copies_lazily(problem)) {
+    s.column_stride = problem.column_stride;
+    s.lazy = new (w.take<LazyRows<T>>(1)) LazyRows<T>(s.scores, s.rows, s.columns, s.column_stride);
+  }
   for (int64_t j = 0; j < size; ++j) s.price[j] = 0;
   s.clear_assignment();
 
@@ -160,7 +184,6 @@ bool supported() {
 }  // namespace
 
 extern const Level kLevel;
-const Level kLevel = {LMCFAST_STRING(LMCFAST_LEVEL), supported, solve<float>, solve<double>, copy_transposed<float>,
-                      copy_transposed<double>};
+const Level kLevel = {LMCFAST_STRING(LMCFAST_LEVEL), supported, solve<float>, solve<double>};
 
 }  // namespace lmcfast::LMCFAST_LEVEL

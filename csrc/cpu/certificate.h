@@ -37,7 +37,7 @@ ScoreCheck checked_by_largest(const State<T>& s, double largest) {
 // One fast pass that is enough when all scores are finite.
 inline ScoreCheck check_scores(const State<float>& s) {
   Magnitude magnitude;
-  for (int i = 0; i < s.rows; ++i) look_at_row(s, i, magnitude);
+  for (int i = 0; i < s.rows; ++i) look_at_row(s.row(i), s.columns, magnitude);
   s.work->counts.scores_read += int64_t(s.rows) * s.columns;
   return checked_by_largest(s, magnitude.largest());
 }
@@ -68,6 +68,7 @@ LMCFAST_INLINE double gap_allowed(int rows, double scale) { return 16.0 * rows *
 // u[i] of all rows by a read of the whole matrix.
 template <class T>
 void write_profits_by_reading(const State<T>& s, double* profits) {
+  if (s.lazy) s.lazy->fetch_all();
   in_ranges(s.work->threads, s.rows, 64, [&](int begin, int end) {
     for (int i = begin; i < end; ++i) profits[i] = profit(s, i);
   });

@@ -7,11 +7,11 @@
 
 namespace lmcfast {
 
-// rows <= columns, and a row's scores lie side by side.
+// rows <= columns, and the scores of a row lie side by side, or those of a column do.
 template <class T>
 struct OrientedProblem {
   const T* scores;
-  int64_t row_stride;
+  int64_t row_stride, column_stride;  // one of them is 1
   int rows, columns;
   double sign;  // +1: maximise, -1: minimise
   // Start prices in the solver's sign (maximising): of the columns, or of the rows (then the columns start where each
@@ -46,9 +46,6 @@ struct Level {
   bool (*supported)();
   Status (*solve_float)(const OrientedProblem<float>&, const SolveOptions&, OrientedResult&);
   Status (*solve_double)(const OrientedProblem<double>&, const SolveOptions&, OrientedResult&);
-  // (from, rows, columns, column stride, to): transpose.h
-  void (*transpose_float)(const float*, int64_t, int64_t, int64_t, float*);
-  void (*transpose_double)(const double*, int64_t, int64_t, int64_t, double*);
 };
 
 }  // namespace lmcfast

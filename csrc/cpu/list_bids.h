@@ -110,10 +110,23 @@ void take_free_tight_columns(State<T>& s, Lists<T>& lists, RowStack& waiting, in
   waiting.count = left;
 }
 
+// Rows that have bid with a tolerance. All others keep what they have: their column's price rises only when another
+// row takes it, and what else they could gain only falls.
+struct Bidders {
+  RowStack rows;
+  bool* member;
+  void add(int i) {
+    if (member[i]) return;
+    member[i] = true;
+    rows.push(i);
+  }
+};
+
 // Every bid raises a price by eps more than it must, so that no row can block another for long; at the end all assigned
 // rows are within eps of their best. Stops when at most `tail` rows wait or after `limit` bids.
 template <class T>
-void auction_phase(State<T>& s, Lists<T>& lists, RowStack& waiting, double eps, int tail, int64_t limit) {
+void auction_phase(State<T>& s, Lists<T>& lists, RowStack& waiting, Bidders& bidders, double eps, int tail,
+                   int64_t limit) {
   BidGroup<T> group;
   while (waiting.count > tail && limit > 0) {
     group.look(lists, waiting);
@@ -129,6 +142,7 @@ void auction_phase(State<T>& s, Lists<T>& lists, RowStack& waiting, double eps, 
       ++s.work->counts.bids;
       const double step = best.second > -kInf ? best.first - best.second : 0;
       s.price[best.column] += step + eps;
+      bidders.add(i);
       const int owner = s.row_of[best.column];
       s.assign(i, best.column);
       if (owner >= 0) {
@@ -139,15 +153,13 @@ void auction_phase(State<T>& s, Lists<T>& lists, RowStack& waiting, double eps, 
   }
 }
 
-// Rows that are not within `eps` of their best give their column back, and wait with those that are free.
+// Bidders that are not within `eps` of their best give their column back, and wait with those that are free.
 template <class T>
-void release_loose_rows(State<T>& s, Lists<T>& lists, RowStack& waiting, double eps) {
-  waiting.count = 0;
-  for (int i = s.rows - 1; i >= 0; --i) {
-    const double best = lists.best(i).first;
-    const int j = s.column_of[i];
-    if (j >= 0 && s.margin(i, j) >= best - eps) continue;
-    if (j >= 0) s.release(i);
+void release_loose_rows(State<T>& s, Lists<T>& lists, RowStack& waiting, const Bidders& bidders, double eps) {
+  for (int k = 0; k < bidders.rows.count; ++k) {
+    const int i = bidders.rows.rows[k], j = s.column_of[i];
+    if (j < 0 || s.margin(i, j) >= lists.best(i).first - eps) continue;
+    s.release(i);
     waiting.push(i);
   }
 }

@@ -67,6 +67,12 @@ LMCFAST_INLINE float rounded_down(double x) {
   return double(nearest) > x ? __builtin_nextafterf(nearest, -kLargest) : nearest;
 }
 
+// Takes the values shown to it for nothing.
+struct Unseen {
+  template <class V>
+  LMCFAST_INLINE_MEMBER void look(V) {}
+};
+
 // Holds no memory but its own, so rows can be scanned on several threads.
 template <class Values>
 class RowScan {
@@ -82,15 +88,15 @@ class RowScan {
   RowScan(const Values& v, int columns, int64_t next_row) : v_(v), columns_(columns), next_row_(next_row) {}
 
   // The usual single sweep, with a guessed threshold; a second one where so many reach it that they must be ties.
-  // `longer`: look for about twice as many. `shift`: where to start taking ties. Every value read is shown to `look`.
+  // `longer`: look for about twice as many. `shift`: where to start taking ties. Every value read is shown to `seen`.
   // False when the guess is far off; then not every value may have been shown, and search() finds the list.
-  template <class Look>
-  bool sweep(bool longer, int shift, Look look) {
+  template <class Seen>
+  bool sweep(bool longer, int shift, Seen& seen) {
     const Scalar guessed = guess(longer);
-    count = guessed > kNone ? collect(guessed, kMost, look) : 0;
+    count = guessed > kNone ? collect(guessed, kMost, seen) : 0;
     bound = double(guessed);
     if (count <= kMost || !Values::kExact) return count >= kFewest && count <= kMost;
-    const int better = collect(next_above(guessed), kMost, look);
+    const int better = collect(next_above(guessed), kMost, seen);
     if (better > kMost) return false;
     fill_with_ties(better, guessed, shift);
     return true;
@@ -99,7 +105,7 @@ class RowScan {
   // Several sweeps, whatever the row is like. `shift`: where to start taking ties.
   void search(bool longer, int shift) {
     const Scalar threshold = class_threshold(longer ? 2 : 1);
-    count = collect(threshold > kNone ? threshold : std::numeric_limits<Scalar>::lowest(), kHits, [](auto) {});
+    count = collect(threshold > kNone ? threshold : std::numeric_limits<Scalar>::lowest(), kHits);
     bound = double(threshold);
     if (count > kMost) keep_the_best(count, threshold, shift);
   }
@@ -155,35 +161,46 @@ class RowScan {
   static Scalar larger_of(Scalar a, Scalar b) { return a > b ? a : b; }
 
   // Columns that reach the threshold go to hits, in order. Stops soon after `most`, with more than that. Every value
-  // that was read is shown to `look`.
-  template <class Look>
-  int collect(Scalar threshold, int most, Look look) {
+  // that was read is shown to `seen`.
+  template <class Seen>
+  int collect(Scalar threshold, int most, Seen& seen) {
+    // Copies, so that the compiler knows them to be out of reach of the stores to hits, and keeps them in registers.
+    const Values v = v_;
+    Seen all = seen;
+    const int64_t next_row = next_row_;
+    const int columns = columns_;
     const Vector reach = broadcast(threshold);
     int* end = hits;
     int j = 0;
-    for (; j + 64 <= columns_ && end - hits <= most; j += 64) {
+    for (; j + 64 <= columns && end - hits <= most; j += 64) {
       uint64_t mask = 0;
-      // The sample of the next row jumps through memory; without this it would wait for every line.
-      for (int k = 0; k < 64; k += 64 / int(sizeof(*v_.row))) __builtin_prefetch(v_.row + j + k + next_row_);
+      // The sample of the next row jumps through memory; without this it would wait for every line. To the second-level
+      // cache: two rows and the prices would not fit the first.
+      for (int k = 0; k < 64; k += 64 / int(sizeof(*v.row))) __builtin_prefetch(v.row + j + k + next_row, 0, 2);
       for (int k = 0; k < 64; k += W) {
-        const Vector x = v_.at(j + k);
-        look(x);
+        const Vector x = v.at(j + k);
+        all.look(x);
         mask |= uint64_t(at_least(x, reach)) << k;
       }
       end = append_positions(end, mask, j);
     }
-    for (; j < columns_ && end - hits <= most; ++j) {
-      look(v_.one(j));
-      if (v_.one(j) >= threshold) *end++ = j;
+    for (; j < columns && end - hits <= most; ++j) {
+      all.look(v.one(j));
+      if (v.one(j) >= threshold) *end++ = j;
     }
+    seen = all;
     return int(end - hits);
+  }
+  int collect(Scalar threshold, int most) {
+    Unseen unseen;
+    return collect(threshold, most, unseen);
   }
 
   // More columns reach the threshold than a list holds.
   void keep_the_best(int reached, Scalar threshold, int shift) {
-    const int better = collect(next_above(threshold), kMost, [](auto) {});
+    const int better = collect(next_above(threshold), kMost);
     if (better <= kMost) return fill_with_ties(better, threshold, shift);
-    if (reached <= kHits) return keep_largest(hits, collect(threshold, kHits, [](auto) {}));
+    if (reached <= kHits) return keep_largest(hits, collect(threshold, kHits));
     Buffer<int> all;
     for (int j = 0; j < columns_; ++j) all.push(j);
     keep_largest(all.begin(), columns_);

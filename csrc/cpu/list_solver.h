@@ -28,6 +28,7 @@ class ListSolver {
       : s_(s),
         lists_(s),
         waiting_{Workspace::of_this_thread().take<int>(s.rows)},
+        bidders_{{Workspace::of_this_thread().take<int>(s.rows)}, Workspace::of_this_thread().take<bool>(s.rows)},
         scratch_(Workspace::of_this_thread().take<int>(s.columns)) {}
 
   // Start prices and lists. `warm`: the prices in the state are the start. The scores are checked in the same read
@@ -66,7 +67,7 @@ class ListSolver {
     if (waiting_.count > tail() && s_.rows == s_.columns) {
       status = auction(&within_budget);
       if (status != Status::ok) return status;
-      release_loose_rows(s_, lists_, waiting_, 0);
+      release_loose_rows(s_, lists_, waiting_, bidders_, 0);
       bid_without_tolerance(20);
       paths.find_free_columns();
     }
@@ -137,7 +138,7 @@ class ListSolver {
     int64_t last = before;
     double height = -1;
     for (int done = 0; waiting_.count > 0; ++done) {
-      const double limit = (gap ? 40.0 : tied && !sorted ? 8.0 : 2.0) * s_.rows;
+      const double limit = (gap ? 40.0 : tied && !sorted ? 8.0 : 0.5) * s_.rows;
       const double work = double(paths.work() - before);
       if (work > 0.5 * s_.rows + 8.0 * done) {
         const double estimate = work / larger(done, 1) * waiting_.count;
@@ -224,13 +225,14 @@ class ListSolver {
     const double last = (sorted_unit_ > 0 ? 1e-4 : few ? 5e-5 : 1e-5) * unit;
     const int64_t rescans = s_.work->counts.rescans, bids = s_.work->counts.bids;
     int patience = few ? 4 : 10;  // bids for each row
-    bool settled = false;         // once one phase has ended by itself, eps only falls
+    for (int i = 0; i < s_.rows; ++i) bidders_.member[i] = false;
+    bool settled = false;  // once one phase has ended by itself, eps only falls
     for (double eps = (few ? larger(waiting, 1e-3) : 0.1) * unit;; eps = larger(eps / (few ? 20 : 10), last)) {
-      if (!few) s_.clear_assignment();
-      release_loose_rows(s_, lists_, waiting_, eps);
+      if (few) release_loose_rows(s_, lists_, waiting_, bidders_, eps);
+      else release_all_rows();
       ++s_.work->counts.phases;
       for (;;) {
-        auction_phase(s_, lists_, waiting_, eps, tail(), int64_t(patience) * s_.rows);
+        auction_phase(s_, lists_, waiting_, bidders_, eps, tail(), int64_t(patience) * s_.rows);
         if (s_.work->should_stop()) return Status::interrupted;
         if (waiting_.count <= tail()) break;
         if (s_.work->counts.rescans - rescans > int64_t(kBudget) * s_.rows ||
@@ -245,6 +247,12 @@ class ListSolver {
       patience = 10;
       if (eps <= last) return Status::ok;
     }
+  }
+
+  void release_all_rows() {
+    s_.clear_assignment();
+    waiting_.count = 0;
+    for (int i = s_.rows - 1; i >= 0; --i) waiting_.push(i);
   }
 
   Status finish(ListPaths<T>& paths, bool within_budget, int* left) {
@@ -265,6 +273,7 @@ class ListSolver {
   State<T>& s_;
   Lists<T> lists_;
   RowStack waiting_;
+  Bidders bidders_;
   bool built_ = false;      // the lists
   double sorted_unit_ = 0;  // > 0 after a sorted start: three times its mean violation
   int* scratch_;            // one int for each column, of which there are at least as many as rows

@@ -39,7 +39,7 @@ class Lists {
   // Lists of all rows at the present prices.
   void build_all() {
     in_ranges(s_.work->threads, s_.rows, kRowsPerTask, [&](int begin, int end) {
-      for (int i = begin; i < end; ++i) scan(i, i + 1 < end ? s_.row_stride : 0);
+      for_rows(begin, end, [&](int i, const T* row, int64_t next_row) { scan(i, row, next_row); });
     });
     s_.work->counts.scores_read += int64_t(s_.rows) * s_.columns;
   }
@@ -52,13 +52,12 @@ class Lists {
     float* const price = Workspace::of_this_thread().take<float>(s_.columns);
     for (int j = 0; j < s_.columns; ++j) price[j] = rounded_down(s_.price[j]);
     in_ranges(s_.work->threads, s_.rows, kRowsPerTask, [&](int begin, int end) {
-      for (int i = begin; i < end; ++i) {
-        const int64_t next_row = i + 1 < end ? s_.row_stride : 0;
+      for_rows(begin, end, [&](int i, const float* row, int64_t next_row) {
         Magnitude seen;
-        if (at_zero_prices) scan_and_look(i, PlainFloats{s_.row(i), float(s_.sign)}, next_row, seen);
-        else scan_and_look(i, RoundedValues{s_.row(i), price, float(s_.sign)}, next_row, seen);
+        if (at_zero_prices) scan_and_look(i, PlainFloats{row, float(s_.sign)}, next_row, seen);
+        else scan_and_look(i, RoundedValues{row, price, float(s_.sign)}, next_row, seen);
         largest[i] = seen.largest();
-      }
+      });
     });
     s_.work->counts.scores_read += int64_t(s_.rows) * s_.columns;
     float most = 0;
@@ -71,7 +70,7 @@ class Lists {
     ++s_.work->counts.rescans;
     s_.work->counts.scores_read += s_.columns;
     if (scans_[i] < 255) ++scans_[i];
-    scan(i, 0);
+    scan(i, s_.row(i), 0);
   }
 
   int length(int i) const { return length_[i]; }
@@ -132,32 +131,52 @@ class Lists {
     T scores[kMost];
   };
 
-  template <class Values>
-  void scan_and_look(int i, const Values& v, int64_t next_row, Magnitude& seen) {
-    RowScan<Values> found(v, s_.columns, next_row);
-    if (found.sweep(false, tie_start(i), [&](auto x) { seen.look(x); })) return store(i, found);
-    look_at_row(s_, i, seen);
-    if constexpr (std::is_same_v<Values, RoundedValues>) {
-      scan(i, next_row);
-    } else {
-      found.search(false, tie_start(i));
-      store(i, found);
+  // visit(i, row i, distance in elements to the next row or 0) for a range of rows.
+  template <class Visit>
+  void for_rows(int begin, int end, Visit visit) {
+    if (!s_.lazy) {
+      for (int i = begin; i < end; ++i) visit(i, s_.row(i), i + 1 < end ? s_.row_stride : 0);
+      return;
+    }
+    const Workspace::Frame frame(Workspace::of_this_thread());
+    constexpr int64_t kLine = 64 / int64_t(sizeof(T));
+    // An odd number of cache lines apart, or rows would compete for the same sets of the caches.
+    const int64_t stride = ((s_.columns / kLine + 1) | 1) * kLine;
+    T* const strip = Workspace::of_this_thread().take<T>(LazyRows<T>::kStrip * stride);
+    for (int first = begin; first < end; first += LazyRows<T>::kStrip) {
+      const int last = first + LazyRows<T>::kStrip < end ? first + LazyRows<T>::kStrip : end;
+      s_.lazy->read(first, last, strip, stride);
+      for (int i = first; i < last; ++i) visit(i, strip + (i - first) * stride, i + 1 < last ? stride : 0);
     }
   }
 
-  void scan(int i, int64_t next_row) {
-    const PricedValues<T> v{s_.row(i), s_.price, s_.sign};
+  template <class Values>
+  void scan_and_look(int i, const Values& v, int64_t next_row, Magnitude& seen) {
+    RowScan<Values> found(v, s_.columns, next_row);
+    if (found.sweep(false, tie_start(i), seen)) return store(i, v.row, found);
+    look_at_row(v.row, s_.columns, seen);
+    if constexpr (std::is_same_v<Values, RoundedValues>) {
+      scan(i, v.row, next_row);
+    } else {
+      found.search(false, tie_start(i));
+      store(i, v.row, found);
+    }
+  }
+
+  void scan(int i, const T* row, int64_t next_row) {
+    const PricedValues<T> v{row, s_.price, s_.sign};
     RowScan<PricedValues<T>> found(v, s_.columns, next_row);
     const bool longer = scans_[i] > 4;  // a row that is scanned often gets a longer list
-    if (!found.sweep(longer, tie_start(i), [](auto) {})) found.search(longer, tie_start(i));
-    store(i, found);
+    Unseen unseen;
+    if (!found.sweep(longer, tie_start(i), unseen)) found.search(longer, tie_start(i));
+    store(i, row, found);
   }
 
   // Rows that are all alike take different ones of their ties.
   int tie_start(int i) const { return int(int64_t(i) * s_.columns / s_.rows); }
 
   template <class Scan>
-  void store(int i, const Scan& found) {
+  void store(int i, const T* row, const Scan& found) {
     const int size = int(padded(found.count));
     if (size > kRoom && !long_lists_[i]) {
       long_lists_[i] = static_cast<LongList*>(std::malloc(sizeof(LongList)));
@@ -165,7 +184,6 @@ class Lists {
     }
     int* const columns = long_lists_[i] ? long_lists_[i]->columns : usual_columns_ + int64_t(i) * kRoom;
     T* const scores = long_lists_[i] ? long_lists_[i]->scores : usual_scores_ + int64_t(i) * kRoom;
-    const T* const row = s_.row(i);
     const T sign = T(s_.sign);
     for (int k = 0; k < found.count; ++k) {
       columns[k] = found.hits[k];

@@ -39,7 +39,7 @@ static void add_product(float* to, int64_t n, int64_t depth, float weight, const
     const float* rows = b.data + begin * b.stride;
     int64_t rows_stride = b.stride;
     if (b.unit_stride != 1) {
-      copy_transposed(rows, count, n, b.unit_stride, copied);
+      copy_transposed(rows, count, n, b.unit_stride, copied, n);
       rows = copied;
       rows_stride = n;
     }

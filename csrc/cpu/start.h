@@ -113,9 +113,10 @@ int rows_satisfied(State<T>& s, int sample) {
 // whether the prices are still zero. Assumes that nothing is assigned.
 template <class T>
 bool keep_zero_prices(State<T>& s) {
+  if (s.rows != s.columns) return true;
   const int sample = s.rows <= 1024 ? 64 : 128;
   const int at_zero = rows_satisfied(s, sample);
-  if (s.rows != s.columns || at_zero * 10 >= sample * 7) return true;
+  if (at_zero * 10 >= sample * 7) return true;
   const Workspace::Frame frame(Workspace::of_this_thread());
   double* const maxima = Workspace::of_this_thread().take<double>(padded(s.columns));
   if (!column_maxima(s, maxima)) return true;

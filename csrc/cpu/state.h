@@ -10,6 +10,7 @@
 // older one. tests/tools/check_levels.py looks for such names.
 #pragma once
 
+#include "lazy_rows.h"
 #include "lmcfast/assignment.h"
 #include "vector.h"
 #include "workspace.h"
@@ -46,9 +47,11 @@ struct State {
   uint64_t* free_bits;  // bit j % 64 of word j / 64: column j is free; whole words, zero past the last column
   Work* work;
   bool all_finite = false;  // known to hold no forbidden pair
+  int64_t column_stride = 1;
+  LazyRows<T>* lazy = nullptr;  // where the column stride is not 1: then only one thread may ask for rows
 
-  const T* row(int i) const { return scores + i * row_stride; }
-  double score(int i, int j) const { return sign * double(row(i)[j]); }
+  const T* row(int i) const { return lazy ? lazy->row(i) : scores + i * row_stride; }
+  double score(int i, int j) const { return sign * double(scores[i * row_stride + j * column_stride]); }
   double margin(int i, int j) const { return score(i, j) - price[j]; }
   void assign(int i, int j) {
     column_of[i] = j;
@@ -81,12 +84,11 @@ LMCFAST_INLINE void for_each_vector(const State<T>& s, int i, double fill, Visit
   if (whole < s.columns) visit(sign * load_partial(a + whole, s.columns - whole, s.sign * fill), whole);
 }
 
-// Shows every score of row i to `magnitude`.
-LMCFAST_INLINE void look_at_row(const State<float>& s, int i, Magnitude& magnitude) {
-  const float* const a = s.row(i);
+// Shows every score of a row to `magnitude`.
+LMCFAST_INLINE void look_at_row(const float* a, int columns, Magnitude& magnitude) {
   int j = 0;
-  for (; j + kFloatLanes <= s.columns; j += kFloatLanes) magnitude.look(load_floats(a + j));
-  for (; j < s.columns; ++j) magnitude.look(a[j]);
+  for (; j + kFloatLanes <= columns; j += kFloatLanes) magnitude.look(load_floats(a + j));
+  for (; j < columns; ++j) magnitude.look(a[j]);
 }
 
 // u[i]; -inf when every pair of the row is forbidden. Counts nothing, since several threads may be at it.

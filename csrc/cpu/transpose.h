@@ -53,14 +53,14 @@ LMCFAST_INLINE void transpose_square(V* rows) {
   if constexpr (kDistance > 1) transpose_square<kDistance / 2>(rows);
 }
 
-// Writes the (rows, columns) matrix with element (i, j) at from[i + j * column_stride] to contiguous rows at `to`. By
-// blocks, of which both sides' cache lines and pages stay near, in squares of one cache line or less a side.
+// Writes the (rows, columns) matrix with element (i, j) at from[i + j * column_stride] to rows at `to`, `row_stride`
+// apart. By blocks, of which both sides' cache lines and pages stay near, in squares of one cache line or less a side.
 template <class T>
-void copy_transposed(const T* from, int64_t rows, int64_t columns, int64_t column_stride, T* to) {
+void copy_transposed(const T* from, int64_t rows, int64_t columns, int64_t column_stride, T* to, int64_t row_stride) {
   constexpr int64_t kBlock = 128, kSide = kVectorBytes / int64_t(sizeof(T));
   const auto copy_one_by_one = [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
     for (int64_t i = i0; i < i1; ++i)
-      for (int64_t j = j0; j < j1; ++j) to[i * columns + j] = from[i + j * column_stride];
+      for (int64_t j = j0; j < j1; ++j) to[i * row_stride + j] = from[i + j * column_stride];
   };
   for (int64_t i0 = 0; i0 < rows; i0 += kBlock)
     for (int64_t j0 = 0; j0 < columns; j0 += kBlock) {
@@ -71,7 +71,7 @@ void copy_transposed(const T* from, int64_t rows, int64_t columns, int64_t colum
           decltype(load_lanes(from)) square[kSide];
           for (int64_t k = 0; k < kSide; ++k) square[k] = load_lanes(from + i + (j + k) * column_stride);
           transpose_square<int(kSide) / 2>(square);
-          for (int64_t k = 0; k < kSide; ++k) store_lanes(to + (i + k) * columns + j, square[k]);
+          for (int64_t k = 0; k < kSide; ++k) store_lanes(to + (i + k) * row_stride + j, square[k]);
         }
       copy_one_by_one(whole_i, i1, j0, j1);
       copy_one_by_one(i0, whole_i, whole_j, j1);
