@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch
-from helpers.programs import Program
+from helpers.program_steps import Program
 
 from lmcfast.errors import SpecError
 from lmcfast.spec import derive_spec, verify_spec

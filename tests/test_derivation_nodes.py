@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import networks
-from helpers.programs import Program
+from helpers.program_steps import Program
 from torch import Tensor, nn
 
 from lmcfast.spec.derivation import rules

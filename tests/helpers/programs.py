@@ -19,7 +19,7 @@ Step = Callable[["Program", Tensor, int], Tensor | None]
 _STEPS: list[Step] = []
 
 
-def _step(weight: int = 1) -> Callable[[Step], Step]:
+def program_step(weight: int = 1) -> Callable[[Step], Step]:
     def declare(step: Step) -> Step:
         _STEPS.extend([step] * weight)
         return step
@@ -81,50 +81,50 @@ class Program(nn.Module):
                 self.log.append(f"{step.__name__}[{dim}] {tuple(y.shape)}")
 
 
-@_step(2)
+@program_step(2)
 def linear(p: Program, x: Tensor, dim: int) -> Tensor:
     return functional.linear(x, p.weight(p.chance.choice([4, 6, 8, 12]), x.shape[-1]))
 
 
-@_step()
+@program_step()
 def bias(p: Program, x: Tensor, dim: int) -> Tensor:
     return x + p.weight(x.shape[-1])
 
 
-@_step()
+@program_step()
 def scale(p: Program, x: Tensor, dim: int) -> Tensor:
     return x * p.weight(x.shape[dim], *[1] * (x.ndim - 1 - dim))
 
 
-@_step()
+@program_step()
 def residual(p: Program, x: Tensor, dim: int) -> Tensor | None:
     alike = [t for t in p.pool if t.shape == x.shape and t is not x]
     return x + p.chance.choice(alike) if alike else None
 
 
-@_step()
+@program_step()
 def activation(p: Program, x: Tensor, dim: int) -> Tensor:
     return torch.relu(x) + 0.1 * x
 
 
-@_step()
+@program_step()
 def softmax(p: Program, x: Tensor, dim: int) -> Tensor:
     return x.softmax(dim)
 
 
-@_step()
+@program_step()
 def layer_norm(p: Program, x: Tensor, dim: int) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:], p.weight(x.shape[-1]))
 
 
-@_step()
+@program_step()
 def group_norm(p: Program, x: Tensor, dim: int) -> Tensor | None:
     if x.ndim < 3 or x.shape[1] % 2:
         return None
     return functional.group_norm(x, 2, p.weight(x.shape[1]))
 
 
-@_step(2)
+@program_step(2)
 def split_dimension(p: Program, x: Tensor, dim: int) -> Tensor | None:
     size = x.shape[dim]
     factors = [k for k in range(2, size) if size % k == 0]
@@ -134,22 +134,22 @@ def split_dimension(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return x.reshape(*x.shape[:dim], factor, size // factor, *x.shape[dim + 1 :])
 
 
-@_step()
+@program_step()
 def merge_dimensions(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return x.flatten(dim, dim + 1) if dim + 1 < x.ndim else None
 
 
-@_step(2)
+@program_step(2)
 def permute(p: Program, x: Tensor, dim: int) -> Tensor:
     return x.permute(p.chance.sample(range(x.ndim), x.ndim))
 
 
-@_step()
+@program_step()
 def chunk(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return p.chance.choice(x.chunk(2, dim)) if x.shape[dim] > 1 else None
 
 
-@_step()
+@program_step()
 def gate(p: Program, x: Tensor, dim: int) -> Tensor | None:
     if x.shape[dim] % 2:
         return None
@@ -157,7 +157,7 @@ def gate(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return a * b.sigmoid()
 
 
-@_step()
+@program_step()
 def swap_parts(p: Program, x: Tensor, dim: int) -> Tensor | None:
     third = x.shape[dim] // 3
     if not third:
@@ -166,7 +166,7 @@ def swap_parts(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return torch.cat(p.chance.choice([(b, a), (a, -a, b), (-b, a)]), dim)
 
 
-@_step()
+@program_step()
 def cut(p: Program, x: Tensor, dim: int) -> Tensor | None:
     half = x.shape[dim] // 2
     if not half:
@@ -176,12 +176,12 @@ def cut(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return x[(slice(None),) * dim + (slice(p.chance.randrange(2), None, 2),)]
 
 
-@_step()
+@program_step()
 def select(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return x.select(dim, p.chance.randrange(x.shape[dim])) if x.ndim > 2 else None
 
 
-@_step()
+@program_step()
 def unbind(p: Program, x: Tensor, dim: int) -> Tensor | None:
     if x.shape[dim] > 6 or x.ndim < 3:
         return None
@@ -189,23 +189,23 @@ def unbind(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return parts[0] * parts[-1]
 
 
-@_step()
+@program_step()
 def stack(p: Program, x: Tensor, dim: int) -> Tensor:
     return torch.stack([x, torch.relu(x)], dim)
 
 
-@_step()
+@program_step()
 def stack_others(p: Program, x: Tensor, dim: int) -> Tensor | None:
     alike = [t for t in p.pool if t.shape == x.shape and t is not x]
     return torch.stack([x, p.chance.choice(alike)], dim) if alike else None
 
 
-@_step()
+@program_step()
 def attention(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return (x @ x.transpose(-1, -2)).softmax(-1) @ x if x.ndim > 1 else None
 
 
-@_step()
+@program_step()
 def heads(p: Program, x: Tensor, dim: int) -> Tensor | None:
     if x.ndim != 3 or x.shape[-1] % 2:
         return None
@@ -215,38 +215,38 @@ def heads(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-@_step()
+@program_step()
 def total(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return x.sum(dim) if x.ndim > 2 else None
 
 
-@_step()
+@program_step()
 def joint_mean(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return x.mean((dim, -1), keepdim=p.chance.random() < 0.5) if x.ndim > 3 and dim < x.ndim - 1 else None
 
 
-@_step()
+@program_step()
 def expand(p: Program, x: Tensor, dim: int) -> Tensor:
     shape = (*x.shape[:dim], p.chance.choice([2, 3]), *x.shape[dim:])
     return x.unsqueeze(dim).expand(shape) * p.chance.choice([1.0, 2.0])
 
 
-@_step()
+@program_step()
 def repeat(p: Program, x: Tensor, dim: int) -> Tensor:
     return x.repeat_interleave(2, dim)
 
 
-@_step()
+@program_step()
 def order(p: Program, x: Tensor, dim: int) -> Tensor:
     return p.chance.choice([lambda: x.flip(dim), lambda: x.roll(1, dim), lambda: x.cumsum(dim)])()
 
 
-@_step()
+@program_step()
 def pad(p: Program, x: Tensor, dim: int) -> Tensor:
     return functional.pad(x, [0, 0] * (x.ndim - 1 - dim) + [1, 2])
 
 
-@_step()
+@program_step()
 def convolution(p: Program, x: Tensor, dim: int) -> Tensor | None:
     if x.ndim != 3:
         return None
@@ -256,13 +256,13 @@ def convolution(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return functional.conv1d(x, kernel, padding=1, groups=groups)
 
 
-@_step()
+@program_step()
 def weighted_product(p: Program, x: Tensor, dim: int) -> Tensor:
     outer: Sequence[int] = [x.shape[0], *[1] * (x.ndim - 3)] if x.ndim > 2 else []
     return torch.matmul(x, p.weight(*outer, x.shape[-1], 6)) if x.ndim > 1 else x * 2.0
 
 
-@_step()
+@program_step()
 def route(p: Program, x: Tensor, dim: int) -> Tensor | None:
     if x.shape[-1] < 2:
         return None
@@ -271,7 +271,7 @@ def route(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return torch.zeros_like(x).scatter(-1, best.indices, best.values)
 
 
-@_step()
+@program_step()
 def scale_halves(p: Program, x: Tensor, dim: int) -> Tensor | None:
     if x.shape[-1] % 2 or x.ndim < 2:
         return None
@@ -279,12 +279,12 @@ def scale_halves(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return (halves.transpose(0, -2) * p.weight(x.shape[-1] // 2)).transpose(0, -2).reshape(x.shape)
 
 
-@_step()
+@program_step()
 def pick(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return x.index_select(dim, torch.tensor([1, 0, 1])) if x.shape[dim] > 1 else None
 
 
-@_step()
+@program_step()
 def experts(p: Program, x: Tensor, dim: int) -> Tensor:
     width = x.shape[-1]
     best = functional.linear(x, p.weight(4, width), p.weight(4)).softmax(-1).topk(2, -1)
@@ -295,7 +295,7 @@ def experts(p: Program, x: Tensor, dim: int) -> Tensor:
     return mixed.reshape(*x.shape[:-1], 2, 8).sum(-2)
 
 
-@_step()
+@program_step()
 def write(p: Program, x: Tensor, dim: int) -> Tensor:
     """In place, into a copy and through a view of it."""
     y = x.clone()
@@ -303,12 +303,12 @@ def write(p: Program, x: Tensor, dim: int) -> Tensor:
     return y.add_(p.weight(x.shape[-1]))
 
 
-@_step()
+@program_step()
 def windows(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return x.unfold(dim, 2, 1) if x.shape[dim] > 2 else None
 
 
-@_step()
+@program_step()
 def join(p: Program, x: Tensor, dim: int) -> Tensor:
     alike = [t for t in p.pool if t.ndim == x.ndim and _without(t, dim) == _without(x, dim)]
     return torch.cat([x, p.chance.choice(alike)], dim)
@@ -318,11 +318,11 @@ def _without(x: Tensor, dim: int) -> tuple[int, ...]:
     return (*x.shape[:dim], *x.shape[dim + 1 :])
 
 
-@_step()
+@program_step()
 def where(p: Program, x: Tensor, dim: int) -> Tensor:
     return torch.where(x > 0, x, p.weight(x.shape[-1]))
 
 
-@_step()
+@program_step()
 def outer_square(p: Program, x: Tensor, dim: int) -> Tensor | None:
     return torch.einsum("...i,...j->...ij", x, x).sum(dim) if x.ndim <= 3 and x.shape[-1] <= 8 else None

@@ -94,6 +94,7 @@ class Labels(AtomStore):
         if isinstance(first, Concat) and isinstance(second, Concat) and sizes[0] == sizes[1]:
             for a, b in zip(first.arms, second.arms, strict=True):
                 self.unify(a, b, why)
+            self._normal_forms.clear()
             self._selector_parent[self.selector_root(second.selector)] = self.selector_root(first.selector)
             return
         ends = sorted({0, *itertools.accumulate(sizes[0]), *itertools.accumulate(sizes[1])})
@@ -120,6 +121,7 @@ class Labels(AtomStore):
 
     def _merge(self, kept: int, gone: int) -> None:
         """Two atoms become one; both limits hold."""
+        self._normal_forms.clear()
         self._parent[gone] = kept
         self._reason[kept] = self._reason[kept] or self._reason[gone]
         self._hand_down(gone, [kept])
@@ -138,6 +140,7 @@ class Labels(AtomStore):
         if isinstance(label, Concat):
             self._bind_concat(index, label)
         else:
+            self._normal_forms.clear()
             self._bound[index] = label
 
     def _bind_concat(self, index: int, label: Concat) -> None:
@@ -153,6 +156,7 @@ class Labels(AtomStore):
                 self._limit(copy.index, [self._moved_limit(raw, index, copies, arm_atoms) for raw in self._limits[d]])
                 self._hand_down(d, [copy.index])
             versions.append(copies)
+        self._normal_forms.clear()
         self._bound[index] = label
         for d in varying:
             self._bound[d] = Case(label.selector, tuple(copies[d] for copies in versions))
@@ -210,6 +214,7 @@ class Labels(AtomStore):
         self._limit(high.index, self._limits[index])
         self._limit(low.index, [limit | {high.index} for limit in self._limits[index]])
         self._hand_down(index, (high.index, low.index))
+        self._normal_forms.clear()
         self._bound[index] = Product((high, low))
         return high, low
 

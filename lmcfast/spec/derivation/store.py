@@ -25,6 +25,7 @@ class AtomStore:
         self._limits: list[list[Limit]] = []
         self._selector_parent: list[int] = []
         self._dependent: set[int] = set()  # every atom with a dependency is in it
+        self._normal_forms: dict[Label, Label] = {}  # valid until an atom or selector changes
         self._followers: list[set[int]] = []  # for every live atom a superset of the atoms that may vary with it
 
     def atom(self, size: int, depends_on: Iterable[int] = (), fixed: str | None = None) -> Label:
@@ -102,8 +103,13 @@ class AtomStore:
                 return label if label.index == root else Atom(root)
             self._bound[root] = bound = self.normal(bound)
             return bound
-        if isinstance(label, Product):
-            return self._normal_product(label)
+        found = self._normal_forms.get(label)
+        if found is None:
+            found = self._normal_product(label) if isinstance(label, Product) else self._normal_arms(label)
+            self._normal_forms[label] = self._normal_forms[found] = found
+        return found
+
+    def _normal_arms(self, label: Concat | Case) -> Label:
         selector = self.selector_root(label.selector)
         arms = tuple(self.normal(self.restrict(self.normal(arm), selector, j)) for j, arm in enumerate(label.arms))
         if len(arms) == 1:
