@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 from transformer_networks import CharGpt, SmallViT, TransformerRecipe, train
 
 import lmcfast
+from lmcfast import analysis
 from lmcfast.study.data import Batches, load_npz
 
 GPT = TransformerRecipe(steps=800, batch_size=32)
@@ -123,7 +124,7 @@ def _compare(
             settings[way] = result.permutations
         seconds = time.perf_counter() - began
         moved = b if way == "none" else lmcfast.apply_permutations(spec, settings[way], b)
-        line = lmcfast.barrier(module, a, moved, test, _loss, lambdas=LAMBDAS, metrics={"accuracy": _accuracy})
+        line = analysis.barrier(module, a, moved, test, _loss, lambdas=LAMBDAS, metrics={"accuracy": _accuracy})
         ends = [line.at(0.0), line.at(1.0)]
         middle = line.at(0.5)
         shown = [of_loss(point["loss"]) if of_loss else point["accuracy"] for point in (*ends, middle)]
