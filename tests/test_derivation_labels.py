@@ -230,3 +230,12 @@ def test_random_programs_keep_sizes_and_what_was_stated(seed: int) -> None:
         assert labels.size(labels.normal(label)) == labels.size(label)
     for first_, second in stated:
         assert agree(labels, first_, second)
+
+
+def test_deep_terms_are_brought_to_normal_form_once() -> None:
+    """Each level holds the one below twice over: without a memory of normal forms this takes two to the 40 steps."""
+    labels = Labels()
+    label = labels.atom(2)
+    for _ in range(40):
+        label = Concat(labels.selector(), (labels.atom(1), Product((label,))))
+    assert labels.size(labels.normal(label)) == 42

@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.rules import Forward, Net, case, example, freedom, proved
+from helpers.rules import Forward, Net, case, described, example, freedom, proved
 from torch import Tensor, nn
+from torch.func import functional_call
+
+from lmcfast import apply_permutations
+from lmcfast.spec import derive_spec
 
 IDS = torch.tensor([[1, 3, 0], [2, 2, 1]])
 MANY = example(9, 5)
@@ -306,3 +310,21 @@ def test_learned_buffer_moves_with_the_experts() -> None:
         "0.experts: A4, _5, B6; 0.scores.weight: A4, _5; 0.head.weight: _2, B6; 0.head.bias: _2; "
         "0.e_score_correction_bias: A4"
     )
+
+
+def grouped_product(p: Net, x: Tensor) -> Tensor:
+    ends = torch.tensor([2, 5, 9], dtype=torch.int32)
+    h = torch._grouped_mm(hidden(p, x).bfloat16(), p.b.bfloat16(), offs=ends)
+    return torch._grouped_mm(torch.tanh(h), p.c.bfloat16(), offs=ends).float() @ p.e
+
+
+def test_product_of_rows_in_groups() -> None:
+    """Its kernel can be traced with bfloat16 only, so that this is proved to that precision."""
+    net = Net(grouped_product, {"a": (5, 8), "b": (3, 8, 16), "c": (3, 16, 8), "e": (8, 2)})
+    spec = derive_spec(net, (MANY,))
+    assert described(spec) == "a: _5, A8; b: B3, A8, C16; c: B3, C16, D8; e: D8, _2; B3 stays; C16 in B3"
+    params = {name: tensor.detach() for name, tensor in net.named_parameters()}
+    moved = apply_permutations(spec, spec.random_permutations(0), params)
+    torch.testing.assert_close(functional_call(net, moved, MANY), net(MANY), rtol=0, atol=0.1)
+    alone = functional_call(net, {**params, "b": moved["b"]}, MANY)
+    assert float((alone - net(MANY)).detach().abs().max()) > 1.0

@@ -346,7 +346,8 @@ RECURRENT = [
             "layer.weight_ih_l1: C4 | C4 | C4, A4 | B4; layer.weight_hh_l1: C4 | C4 | C4, C4; "
             "layer.bias_ih_l1: C4 | C4 | C4; layer.bias_hh_l1: C4 | C4 | C4; "
             "layer.weight_ih_l1_reverse: D4 | D4 | D4, A4 | B4; layer.weight_hh_l1_reverse: D4 | D4 | D4, D4; "
-            "layer.bias_ih_l1_reverse: D4 | D4 | D4; la..."
+            "layer.bias_ih_l1_reverse: D4 | D4 | D4; layer.bias_hh_l1_reverse: D4 | D4 | D4; "
+            "head.weight: _2, C4 | D4; head.bias: _2"
         ),
         id="bidirectional gru",
     ),

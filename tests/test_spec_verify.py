@@ -360,3 +360,27 @@ def test_nan_in_the_moved_output_is_a_failure() -> None:
 def test_seeds_are_checked() -> None:
     with pytest.raises(ValueError, match="seeds: at least 1 is needed, not 0"):
         verify_spec(PermutationSpec.from_axes(SHAPED), MLP, networks.inputs(4, 6), seeds=0)
+
+
+class Keeping(nn.Module):
+    """Makes a table of its weights in the first run and keeps it for the next ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "bias" not in self.kept:
+            self.kept["bias"] = self.first.bias * 2
+        y: torch.Tensor = self.second(nn.functional.linear(x, self.first.weight, self.kept["bias"]).relu())
+        return y
+
+
+def test_what_a_run_keeps_in_the_module_does_not_reach_the_next_run() -> None:
+    spec = PermutationSpec.from_axes(
+        {"first.weight": ("h", None), "first.bias": ("h",), "second.weight": (None, "h"), "second.bias": (None,)}
+    )
+    module = Keeping()
+    assert verify_spec(spec, module, torch.randn(2, 4)).insensitive == ()
+    assert module.kept == {}

@@ -66,7 +66,6 @@ class Derivation(Statements):
             self.tensors[node] = self._all_fixed(value, "an input" if constant is None else "a constant")
             if isinstance(constant, torch.Tensor):
                 self.set_constant(node, constant)
-                self.set_even(node, even_dims(constant))
             return
         name = self.trace.canonical[name]
         if name not in self.parameters:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .statements import Contraction, Statements
 
 _MAX_ROUNDS = 200
+_SEVERAL = 2
 
 Shape = tuple[Label, ...]
 
@@ -196,15 +197,18 @@ def _selector_key(selector: int) -> int:
 
 
 def visible(labels: Iterable[Label]) -> Counter[int]:
-    """How often each atom and selector has an index at every position: outside of arms and cases."""
+    """How often each atom and selector has an index at every position; one only in places counts as several."""
     found: Counter[int] = Counter()
     for label in labels:
         if isinstance(label, Atom):
             found[label.index] += 1
         elif isinstance(label, Product):
             found += visible(label.parts)
-        elif isinstance(label, Concat):
-            found[_selector_key(label.selector)] += 1
+        else:
+            if isinstance(label, Concat):
+                found[_selector_key(label.selector)] += 1
+            for name in visible(label.arms):
+                found[name] += _SEVERAL
     return found
 
 

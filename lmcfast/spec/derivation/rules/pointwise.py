@@ -12,20 +12,18 @@ from .registry import Unsupported, rule
 if TYPE_CHECKING:
     from ..derivation import Derivation
 
-_BINARY = """add sub rsub mul div true_divide floor_divide remainder fmod pow float_power maximum minimum fmax
-    fmin
-    where masked_fill __and__ __or__ __xor__ __lshift__ __rshift__ logical_and logical_or logical_xor bitwise_and
-    bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift eq ne lt le gt ge not_equal less less_equal greater
-    greater_equal isclose xlogy special_xlogy atan2 arctan2 hypot copysign ldexp logaddexp logaddexp2 addcmul addcdiv
-    lerp threshold complex polar heaviside"""
+_BINARY = """add sub subtract rsub mul multiply div divide true_divide floor_divide remainder fmod pow float_power
+    maximum minimum fmax fmin where masked_fill __and__ __or__ __xor__ __lshift__ __rshift__ logical_and logical_or
+    logical_xor bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift eq ne lt le gt ge not_equal
+    less less_equal greater greater_equal isclose xlogy special_xlogy atan2 arctan2 hypot copysign ldexp logaddexp
+    logaddexp2 addcmul addcdiv lerp threshold complex polar heaviside"""
 _UNARY = """relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid log_sigmoid hardtanh hardswish hardsigmoid
-    hardshrink softshrink tanhshrink softplus softsign logit tanh exp exp2 expm1 log log1p log2 log10 sqrt rsqrt square
-    reciprocal sin cos tan asin acos atan arcsin arccos arctan sinh cosh asinh acosh atanh sinc erf erfc erfinv
+    hardshrink softshrink tanhshrink softplus softsign logit tanh exp exp2 expm1 log log1p log2 log10 sqrt rsqrt
+    square reciprocal sin cos tan asin acos atan arcsin arccos arctan sinh cosh asinh acosh atanh sinc erf erfc erfinv
     special_erf special_expit special_log1p special_expm1 special_erfc lgamma digamma sgn i0 neg negative abs absolute
     sign signbit floor ceil round trunc fix frac clamp clip clamp_min clamp_max positive deg2rad rad2deg logical_not
-    bitwise_not isnan isinf isfinite isneginf isposinf nan_to_num dropout alpha_dropout
-    zero fill copy float double half bfloat16 conj _conj conj_physical resolve_conj resolve_neg real imag angle
-    rrelu"""
+    bitwise_not isnan isinf isfinite isneginf isposinf nan_to_num dropout alpha_dropout zero fill copy float double
+    half bfloat16 conj _conj conj_physical resolve_conj resolve_neg real imag angle rrelu"""
 _COPIES = "contiguous clone detach alias to _to_copy lift lift_fresh lift_fresh_copy requires_grad type_as"
 
 
