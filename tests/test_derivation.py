@@ -190,6 +190,18 @@ def test_a_table_made_with_the_module_counts_as_the_constant_that_it_is() -> Non
     assert proved(module, torch.randn(2, 4)).movable_groups == ()
 
 
+def test_what_the_traced_pass_keeps_does_not_stay_in_the_module() -> None:
+    def forward(net: Any, x: torch.Tensor) -> torch.Tensor:
+        if "bias" not in net.kept:
+            net.kept["bias"] = net.a.bias * 2
+        return net.b(torch.relu(nn.functional.linear(x, net.a.weight, net.kept["bias"])))
+
+    module = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 3))
+    module.kept = {}
+    assert proved(module, torch.randn(2, 4)).movable_groups == ("a",)
+    assert module.kept == {}
+
+
 class Branch(nn.Module):
     def __init__(self) -> None:
         super().__init__()

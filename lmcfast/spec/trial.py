@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import InvalidInputsError, SpecError
 from .checks import may_lack_entry
+from .copies import shared_copy
 from .experts import one_graph_for_experts
 from .float64 import in_float64, widen
 from .gather import permute_tensor
@@ -94,14 +95,9 @@ class Trial:
             torch.manual_seed(0)
             # Names are given one by one: a spec that moves tied tensors differently must fail here, not be mended.
             tensors = unstacked(self.spec, params)
-            output = functional_call(self._fresh(), tensors, self.args, self.kwargs, tie_weights=False)
+            output = functional_call(shared_copy(self.module), tensors, self.args, self.kwargs, tie_weights=False)
             leaves = list(tensors_in(self.outputs(output)))
         return [leaf.to(torch.complex128 if leaf.is_complex() else torch.float64) for leaf in leaves]
-
-    def _fresh(self) -> nn.Module:
-        """The module without what runs leave in it (tables made of weights once and kept); tensors are shared."""
-        shared = (*self.module.parameters(), *self.module.buffers())
-        return copy.deepcopy(self.module, {id(tensor): tensor for tensor in shared})
 
     @contextmanager
     def _float64(self) -> Iterator[None]:

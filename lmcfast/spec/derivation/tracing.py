@@ -19,6 +19,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import InvalidInputsError, SpecError
+from ..copies import shared_copy
 from ..experts import one_graph_for_experts
 from ..outputs import default_outputs, first_line, tensors_in
 
@@ -82,11 +83,20 @@ def trace(
     args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     device = _device(module)
     args, named = pytree.tree_map(lambda leaf: _moved(leaf, device), (args, dict(kwargs or {})))
-    selected = _Selected(module, outputs or default_outputs)
-    with _eval_mode(module), one_graph_for_experts(module), torch.no_grad(), _quiet():
+    traced = _traced(module)
+    selected = _Selected(traced, outputs or default_outputs)
+    with _eval_mode(traced), one_graph_for_experts(traced), torch.no_grad(), _quiet():
         program = _export(selected, args, named)
     _check(program)
     return _trace_of(program, module)
+
+
+def _traced(module: nn.Module) -> nn.Module:
+    """A copy, since tensors without values would stay in a module that keeps some; itself where it has no copy."""
+    try:
+        return shared_copy(module)
+    except Exception:  # whatever a module holds beside tensors (locks, files, tensors with a history)
+        return module
 
 
 def _trace_of(program: torch.export.ExportedProgram, module: nn.Module) -> Trace:
