@@ -16,6 +16,7 @@ from lmcfast import Group, PermutationSpec, weight_matching
 from lmcfast.matching import Counts
 from lmcfast.matching.clock import Clock
 from lmcfast.matching.coupled import Pairs, solve_coupled, value_of
+from lmcfast.matching.factored import Factored
 from lmcfast.matching.nested_alignment import NestedAlignment, moved_settings
 from lmcfast.matching.nested_problem import NestedProblem, make_nested_problem
 from lmcfast.matching.nested_scores import NestedScores
@@ -167,6 +168,40 @@ def test_coupled_members_against_all_settings() -> None:
                 assert bool((value_of(pairs, other) <= solved.value + 1e-4).all())
 
 
+@pytest.mark.parametrize("held", [1, 2])
+def test_a_coupling_without_its_table(held: int) -> None:
+    """Both forms of a coupling are worth the same at the same setting, and nothing exceeds the sorted bound."""
+    generator = torch.Generator().manual_seed(3)
+    rows, pairs, one, two, depth = 2, 3, 3, 4, 5
+    a = torch.randn(held, rows, one, two, depth, generator=generator)
+    b = torch.randn(held, pairs, one, two, depth, generator=generator)
+    linear = {
+        name: torch.randn(held * rows * pairs, n, n, generator=generator) for name, n in (("q", one), ("v", two))
+    }
+    table = 0.5 * torch.einsum("hrkmd,hplnd->hrpkmln", a, b).reshape(-1, one, two, one, two)
+    formed = Pairs(linear, [(("q", "v"), table)])
+    factored = Pairs(linear, [(("q", "v"), Factored(a, b, 0.5, Counts()))])
+
+    def solve(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        solved = lmcfast.solve_assignment(batch)
+        return solved.columns, solved.objective
+
+    solved = solve_coupled(factored, solve)
+    for name, n in (("q", one), ("v", two)):
+        for order in itertools.permutations(range(n)):
+            other = {**solved.columns, name: torch.tensor(order).expand(held * rows * pairs, -1)}
+            torch.testing.assert_close(value_of(factored, other), value_of(formed, other), rtol=1e-5, atol=1e-5)
+            assert bool((value_of(formed, other) <= solved.value + 1e-4).all())
+    best = torch.stack(
+        [
+            value_of(formed, {"q": torch.tensor(q).expand(len(table), -1), "v": torch.tensor(v).expand(len(table), -1)})
+            for q, v in itertools.product(itertools.permutations(range(one)), itertools.permutations(range(two)))
+        ]
+    )
+    assert bool((solved.value <= best.max(dim=0).values + 1e-4).all())
+    assert bool((best.max(dim=0).values <= solved.bound + 1e-4).all())
+
+
 # ---- hidden settings
 
 
@@ -205,6 +240,23 @@ def test_a_hidden_setting_of_wide_heads_is_recovered() -> None:
 @pytest.mark.parametrize("name", WIDE)
 def test_a_hidden_setting_is_recovered_at_width_512(name: str, noise: float) -> None:
     recovered(WIDE[name](), noise)
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+def test_channels_of_grouped_convolutions_are_recovered_without_tables(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmcfast.matching.nested_scores.TABLE_BYTES", 0)
+    spec = nests.resnext(3, 48, 8, 6)
+    a = nests.random_params(spec, seed)
+    hidden = spec.random_permutations(7)
+    b = lmcfast.apply_permutations(spec, hidden, noisy(a, 0.05, 2))
+    result = weight_matching(spec, a, b)
+    assert nests.same_settings(result.permutations, lmcfast.invert_permutations(spec, hidden))
+    assert {result.exactness[name] for name in spec.groups if name.startswith("g")} == {"lower bound"}
+    unrelated = nests.random_params(spec, 9)
+    other = weight_matching(spec, a, unrelated)
+    assert other.objective == pytest.approx(plain_objective(spec, other.permutations, a, unrelated), rel=1e-12)
 
 
 def recovered(spec: PermutationSpec, noise: float) -> None:
