@@ -4,9 +4,9 @@ The table of a coupling, T[k, m, l, n] = <a[k, m], b[l, n]> for each pair of out
 sizes. What an alternation needs of it is small: with one member's choice held, the scores of the other are one product
 over the held member's units and the depth.
 
-*Bound.* For "place k takes unit l" the sum over m of <a[k, m], b[l, t(m)]> is, whatever t, at most the sum over the depth
-of the products of both rows in sorted order (rearrangement inequality: Hardy, Littlewood, Polya, *Inequalities*,
-theorem 368). These sums are one product of sorted weights, of the cost of a plain product.
+*Bound.* For "place k takes unit l" the sum over m of <a[k, m], b[l, t(m)]> is, whatever t, at most what it is with both
+sorted along m, at each index of the depth by itself (rearrangement inequality: Hardy, Littlewood, Polya,
+*Inequalities*, theorem 368). These sums are one product of sorted weights, of the cost of a plain product.
 """
 
 from __future__ import annotations
