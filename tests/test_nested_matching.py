@@ -15,7 +15,6 @@ import lmcfast
 from lmcfast import Group, PermutationSpec, weight_matching
 from lmcfast.matching import Counts
 from lmcfast.matching.clock import Clock
-from lmcfast.matching.coupled import Pairs, solve_coupled, value_of
 from lmcfast.matching.nested_alignment import NestedAlignment, moved_settings
 from lmcfast.matching.nested_problem import NestedProblem, make_nested_problem
 from lmcfast.matching.nested_scores import NestedScores
@@ -132,39 +131,6 @@ def test_the_end_is_a_local_optimum_under_every_step(name: str) -> None:
         for group in problem.groups:
             if result.exactness[group] == "exact":
                 assert best_step(problem, alignment, group, a, b) <= result.objective * (1 + 1e-12)
-
-
-def test_coupled_members_against_all_settings() -> None:
-    """The alternation ends where no member alone can gain, below the bound; with one choice in the hub it is exact."""
-    generator = torch.Generator().manual_seed(3)
-    for sizes in ((2, 3), (3, 3), (1, 4)):
-        one, two = sizes
-        linear = {
-            "q": torch.randn(6, one, one, generator=generator),
-            "v": torch.randn(6, two, two, generator=generator),
-        }
-        pairs = Pairs(linear, [(("q", "v"), torch.randn(6, one, two, one, two, generator=generator))])
-
-        def solve(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            solved = lmcfast.solve_assignment(batch)
-            return solved.columns, solved.objective
-
-        solved = solve_coupled(pairs, solve)
-        torch.testing.assert_close(value_of(pairs, solved.columns), solved.value, rtol=1e-6, atol=1e-6)
-        values = [
-            value_of(pairs, {"q": torch.tensor(q).expand(6, -1), "v": torch.tensor(v).expand(6, -1)})
-            for q, v in itertools.product(itertools.permutations(range(one)), itertools.permutations(range(two)))
-        ]
-        best = torch.stack(values).max(dim=0).values
-        assert bool((solved.value <= best + 1e-5).all())
-        assert bool((best <= solved.bound + 1e-5).all())
-        if one == 1:
-            torch.testing.assert_close(solved.value, best, rtol=1e-6, atol=1e-6)
-            torch.testing.assert_close(solved.bound, best, rtol=1e-6, atol=1e-6)
-        for name, n in (("q", one), ("v", two)):
-            for order in itertools.permutations(range(n)):
-                other = {**solved.columns, name: torch.tensor(order).expand(6, -1)}
-                assert bool((value_of(pairs, other) <= solved.value + 1e-4).all())
 
 
 # ---- hidden settings
@@ -324,26 +290,6 @@ def test_a_group_on_two_axes_beside_nested_ones_is_said_to_be_linearised() -> No
     assert result.exactness == {"s": "linearised", "h": "exact", "d": "exact"}
     assert result.objective == pytest.approx(plain_objective(spec, result.permutations, a, b), rel=1e-12)
     assert all(step.gain >= 0 for step in result.trace)
-
-
-def test_channels_of_a_grouped_convolution_that_keeps_its_stream() -> None:
-    """Each group's channels stand on both axes of its block: a step of them is quadratic, and said to be so."""
-    spec = PermutationSpec.from_axes(
-        {"conv": ("g c", "c", "_3"), "bias": ("g c",), "o": ("s", "g c"), "i": ("g c", "_9")},
-        {"g": 3, "s": 7},
-        [Group("c", 4, within=("g",))],
-    )
-    a = nests.random_params(spec, 1)
-    hidden = spec.random_permutations(2)
-    b = lmcfast.apply_permutations(spec, hidden, noisy(a, 0.05, 3))
-    result = weight_matching(spec, a, b)
-    assert result.exactness == {"g": "linearised", "c": "linearised", "s": "exact"}
-    assert result.objective == pytest.approx(plain_objective(spec, result.permutations, a, b), rel=1e-12)
-    assert all(step.gain >= 0 for step in result.trace if step.kind == "step")
-    assert nests.same_settings(result.permutations, lmcfast.invert_permutations(spec, hidden))
-    unrelated = nests.random_params(spec, 9)
-    other = weight_matching(spec, a, unrelated)
-    assert other.objective == pytest.approx(plain_objective(spec, other.permutations, a, unrelated), rel=1e-12)
 
 
 def test_what_cannot_be_matched_is_refused() -> None:

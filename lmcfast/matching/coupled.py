@@ -12,6 +12,7 @@ its own, with scores T[k, :, l, :] + M / K, K the size of the hub: the shares of
 The best s is then an assignment as well, its value is an upper bound, and where the choices agree it is the optimum.
 *Alternation.* From that s, the members are solved in turn, each with the others held, until no value rises. Beside it
 stands the setting that moves nothing, so a value is never below what is there already.
+*Large tables* are not formed (``factored.py``). Start and bound are then those of sorted weights.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from .factored import Factored
 
 MOST_ROUNDS = 20
 
@@ -32,11 +35,12 @@ class Pairs:
     """Problems, one for each pair of outer units.
 
     ``linear``: {member: (problems, n, n)}. ``tables``: of each coupling its two members, each with ``linear`` scores,
-    and (problems, one, two, one', two'): what places (k, m) gain if they take units (l, n).
+    and (problems, one, two, one', two'): what places (k, m) gain if they take units (l, n); all of them tables, or all
+    factored.
     """
 
     linear: Mapping[str, torch.Tensor]
-    tables: Sequence[tuple[tuple[str, str], torch.Tensor]]
+    tables: Sequence[tuple[tuple[str, str], torch.Tensor | Factored]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Solved:
 def solve_coupled(pairs: Pairs, solve: Solve) -> Solved:
     """Settings of the members that no one of them alone can improve, and a bound on the best."""
     hub = _hub(pairs)
-    columns, bound = _relaxed(pairs, hub, solve)
+    relaxed = _sorted if any(isinstance(table, Factored) for _, table in pairs.tables) else _relaxed
+    columns, bound = relaxed(pairs, hub, solve)
     free = [name for name in pairs.linear if name != hub]
     for name in free:
         columns[name], _ = solve(_given(pairs, name, columns))
@@ -90,7 +95,7 @@ def _relaxed(pairs: Pairs, hub: str, solve: Solve) -> tuple[dict[str, torch.Tens
     above = torch.zeros(problems, dtype=torch.float64)
     tables: dict[str, torch.Tensor] = {}
     for names, table in pairs.tables:
-        if hub in names:
+        if hub in names and isinstance(table, torch.Tensor):
             other = names[1] if names[0] == hub else names[0]
             table = table if names[0] == hub else table.permute(0, 2, 1, 4, 3)
             tables[other] = tables[other] + table if other in tables else table
@@ -109,19 +114,37 @@ def _relaxed(pairs: Pairs, hub: str, solve: Solve) -> tuple[dict[str, torch.Tens
     return {hub: columns}, bound
 
 
+def _sorted(pairs: Pairs, hub: str, solve: Solve) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """As :func:`_relaxed`, by bounds on what the couplings can add to each choice of the hub."""
+    scores = pairs.linear[hub].double()
+    for names, table in pairs.tables:
+        if hub in names and isinstance(table, Factored):
+            scores = scores + (table if names[0] == hub else table.turned()).most()
+    columns, bound = solve(scores)
+    for name, own in pairs.linear.items():
+        if name != hub:
+            bound = bound + solve(own)[1]
+    bounded = all(hub in names for names, _ in pairs.tables)
+    return {hub: columns}, bound if bounded else torch.full_like(bound, float("nan"))
+
+
 def _given(pairs: Pairs, name: str, columns: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The scores of one member with the others held at ``columns``; couplings to members that it lacks are left out."""
     scores = pairs.linear[name]
     for (one, two), table in pairs.tables:
         if name == one and two in columns:
-            scores = scores + _held(table.permute(0, 2, 1, 4, 3), columns[two])
+            scores = scores + _held(table, columns[two], second=True)
         elif name == two and one in columns:
             scores = scores + _held(table, columns[one])
     return scores
 
 
-def _held(table: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Sum over k of table[:, k, :, columns[k], :]."""
+def _held(table: torch.Tensor | Factored, columns: torch.Tensor, second: bool = False) -> torch.Tensor:
+    """Sum over k of table[:, k, :, columns[k], :], the scores of the second member; ``second``: of the first one, with
+    the second held."""
+    if isinstance(table, Factored):
+        return (table.turned() if second else table).given(columns)
+    table = table.permute(0, 2, 1, 4, 3) if second else table
     problems = torch.arange(table.shape[0]).unsqueeze(1)
     places = torch.arange(table.shape[1])
     return table[problems, places, :, columns, :].sum(dim=1)

@@ -21,11 +21,13 @@ from ..errors import InfeasibleError, InvalidParamsError, InvalidScoresError
 from ..spec import PermutationSpec
 from .clock import Clock
 from .coupled import Pairs, solve_coupled
+from .factored import Factored
 from .nested_alignment import NestedAlignment
 from .nested_plan import Coupling, Entry, Plan, path_size
 from .problem import Permutations
 
 CHUNK_BYTES = 1 << 28  # of scores that are formed at a time
+TABLE_BYTES = 1 << 26  # of a coupling: a larger table is not formed
 
 
 @dataclass(frozen=True)
@@ -163,16 +165,22 @@ class NestedScores:
         columns = {name: torch.empty((held, pairs, pairs, n), dtype=torch.int32) for name, n in sizes.items()}
         usable = [c for c in plan.couplings[names] if self._usable(c)]
         widest = max(math.prod(sizes[name] for name in c.groups) for c in plan.couplings[names])
-        step = max(1, CHUNK_BYTES // (4 * held * pairs * widest * widest))
+        factored = 4 * held * (pairs * widest) ** 2 > TABLE_BYTES
+        most = max(sizes.values()) if factored else widest
+        step = max(1, CHUNK_BYTES // (4 * held * pairs * most * most))
+
+        def solve(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            self._clock.lap("products")
+            return self._solve(names[0], batch)[:2]
+
         for start in range(0, pairs, step):
             rows = slice(start, min(pairs, start + step))
             linear = {}
             for name, n in sizes.items():
                 scores = self._scores(name, slice(rows.start * n, rows.stop * n))
                 linear[name] = scores.view(held, -1, n, pairs, n).transpose(2, 3).reshape(-1, n, n)
-            tables = [(c.groups, self._table(c, rows)) for c in usable]
-            self._clock.lap("products")
-            solved = solve_coupled(Pairs(linear, tables), lambda batch: self._solve(names[0], batch)[:2])
+            tables = [(c.groups, self._table(c, rows, factored)) for c in usable]
+            solved = solve_coupled(Pairs(linear, tables), solve)
             shape = (held, rows.stop - rows.start, pairs)
             values[:, rows], bounds[:, rows] = solved.value.view(shape), solved.bound.view(shape)
             for name, rows_of in solved.columns.items():
@@ -219,17 +227,21 @@ class NestedScores:
         a, b = (t.view(shape).permute(part.order) for t in (piece.a, self._alignment.tensor(part.piece)))
         return a.reshape(held, n, -1), b.reshape(held, n, -1)
 
-    def _table(self, coupling: Coupling, rows: slice) -> torch.Tensor:
+    def _table(self, coupling: Coupling, rows: slice, factored: bool) -> torch.Tensor | Factored:
         """What each choice of units of both coupled members adds, (problems, one, two, one', two')."""
         spec, plan = self._spec, self._plan
         one, two = (spec.sizes[name] for name in coupling.groups)
         held = path_size(spec, plan.held[coupling.groups[0]])
         pairs = path_size(spec, plan.path[coupling.groups[0]][:-1])
+        weight, counts = self._alignment.problem.pieces[coupling.piece].weight, self._alignment.counts
         a, b = self._matrices(coupling, held, pairs * one * two)
         a = a[:, rows.start * one * two : rows.stop * one * two]
-        products = torch.bmm(a, b.transpose(1, 2)).mul_(self._alignment.problem.pieces[coupling.piece].weight)
-        self._alignment.counts.computed += 1
-        self._alignment.counts.multiplied += a.numel() * b.shape[1]
+        if factored:
+            a, b = (t.reshape(held, -1, one, two, t.shape[-1]) for t in (a, b))
+            return Factored(a, b, weight, counts)
+        products = torch.bmm(a, b.transpose(1, 2)).mul_(weight)
+        counts.computed += 1
+        counts.multiplied += a.numel() * b.shape[1]
         products = products.cpu().view(held, -1, one, two, pairs, one, two)
         return products.permute(0, 1, 4, 2, 3, 5, 6).reshape(-1, one, two, one, two)
 

@@ -126,6 +126,26 @@ def vit(layers: int = 2, hidden: int = 24, heads: int = 3) -> PermutationSpec:
     return PermutationSpec.from_axes(axes, sizes, groups)
 
 
+def resnext(blocks: int = 2, stream: int = 24, groups: int = 4, width: int = 3) -> PermutationSpec:
+    """Grouped convolutions: in- and output channels in each of their groups."""
+    axes: Axes = {"stem": ("stream", "_3", "_9")}
+    sizes = {"stream": stream}
+    nested = []
+    for k in range(blocks):
+        g, i, o = f"g.{k}", f"i.{k}", f"o.{k}"
+        axes |= {
+            f"{k}.conv1": (f"{g} {i}", "stream"),
+            f"{k}.bn1": (f"{g} {i}",),
+            f"{k}.conv2": (f"{g} {o}", i, "_9"),
+            f"{k}.bn2": (f"{g} {o}",),
+            f"{k}.conv3": ("stream", f"{g} {o}"),
+        }
+        nested += [Group(i, within=(g,)), Group(o, within=(g,))]
+        sizes |= {g: groups, i: width, o: width}
+    axes["fc"] = ("_10", "stream")
+    return PermutationSpec.from_axes(axes, sizes, nested)
+
+
 def settings_of(problem: NestedProblem, group: str) -> Iterator[dict[str, torch.Tensor]]:
     """Every relative setting of a group and its members, as a step of the group may make."""
     spec, members = problem.spec, problem.plans[group].members
