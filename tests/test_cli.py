@@ -103,7 +103,7 @@ def test_version(command: Commands) -> None:
         (["merge", "a", "b", "-o", "m.pt", "--ignore-sources"], "--ignore-sources"),
         (["apply", "p"], "B"),
         (["spec"], "FILE"),
-        (["spec", "a", "-o", "s.toml"], ".json"),
+        (["spec", "a", "-o", "s.yaml"], ".json or .toml"),
         (["spec", "a", "--check", "m:f"], "--input-shape"),
         (["spec", "a", "--input-shape", "1,2"], "--check"),
         (["spec", "a", "--check", "m:f", "--input-shape", "1,x"], "'1,x'"),

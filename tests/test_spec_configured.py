@@ -71,6 +71,10 @@ CONFIGS = {
 }
 
 
+QUICK = ("llama with biases", "phi3", "mixtral", "gpt2", "bert")
+"""Of the tables, one of each kind is compared with the derivation in every run, the others in long ones."""
+
+
 def test_every_table_is_tried() -> None:
     tried = {entry["model_type"] for entry in CONFIGS.values()}
     assert set(table_types()) - tried == {"xlm-roberta", "camembert"}  # RoBERTa under other names
@@ -99,7 +103,9 @@ def inputs(network: Any) -> dict[str, torch.Tensor]:
     return {name: torch.randn(x.shape) if x.is_floating_point() else x for name, x in found.items()}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in CONFIGS]
+)
 def test_tables_equal_the_derivation(name: str, networks: Any) -> None:
     network = networks(name)
     table = table_for(CONFIGS[name])
@@ -108,7 +114,10 @@ def test_tables_equal_the_derivation(name: str, networks: Any) -> None:
     assert table.bits == pytest.approx(derived.bits)
 
 
-@pytest.mark.parametrize("name", ["llama with biases", "phi3", "gpt_neox", "clip"])
+@pytest.mark.parametrize(
+    "name",
+    ["phi3", "gpt2", pytest.param("gpt_neox", marks=pytest.mark.long), pytest.param("clip", marks=pytest.mark.long)],
+)
 def test_tables_are_proved(name: str, networks: Any) -> None:
     network = networks(name)
     report = verify_spec(table_for(CONFIGS[name]), network, (), inputs(network), configuration.default_choice(network))

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..errors import CheckpointError, LmcfastError, OptionError
+from .code import derived, is_code, make_module, parse_shape
 
 if TYPE_CHECKING:
     from ..merging.files import MatchOptions, MatchSummary
+    from ..spec import PermutationSpec
 
 _STARTS = ("best", "identity", "forward", "random")
 
@@ -45,8 +47,8 @@ def _known_device(device: str | None) -> str | None:
     return device
 
 
-ModelA = Annotated[Path, typer.Argument(metavar="A", help="Checkpoint that stays as it is.")]
-ModelB = Annotated[Path, typer.Argument(metavar="B", help="Checkpoint whose units move.")]
+ModelA = Annotated[Path, typer.Argument(metavar="A", help="Checkpoint (file or folder) that stays as it is.")]
+ModelB = Annotated[Path, typer.Argument(metavar="B", help="Checkpoint (file or folder) whose units move.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 NoOverwrite = Annotated[bool, typer.Option("--no-overwrite", help="Fail if the output exists already.")]
@@ -56,7 +58,15 @@ IgnoreSources = Annotated[
 ]
 Spec = Annotated[
     str,
-    typer.Option("--spec", metavar="auto|FILE", help="Spec file; auto: found from the tensors' names."),
+    typer.Option(
+        "--spec",
+        metavar="auto|FILE|FOLDER|MODULE:FACTORY",
+        help="What `lmcfast spec` takes; auto: by a folder's configuration, else from the tensors' names.",
+    ),
+]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option("--input-shape", metavar="8,64", help="Shape of an input of --spec MODULE:FACTORY (may be repeated)."),
 ]
 Seed = Annotated[
     int,
@@ -98,18 +108,20 @@ def print_notes(notes: Iterable[str]) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def check_early(inputs: Sequence[Path], out: Path | None, no_overwrite: bool) -> None:
-    """Find wrong paths before torch is imported; the library checks again, for itself."""
-    from ..io import check_writable, same_file
+def check_early(inputs: Sequence[Path], out: Path | None, no_overwrite: bool, specs: Sequence[Path] = ()) -> None:
+    """Find wrong paths before torch is imported; the library checks again, for itself.
 
-    for path in inputs:
+    ``specs``: inputs that may be folders without weights.
+    """
+    from ..io import check_writable, same_file, weight_files
+
+    for path in (*inputs, *specs):
         if not path.exists():
             raise CheckpointError(f"{path}: cannot read: no such file or directory", str(path))
-        if path.is_dir():
-            raise CheckpointError(f"{path}: is a folder; give a file", str(path))
+    files = [*specs, *(file for path in inputs for file in weight_files(path))]
     if out is not None:
         check_writable(out, overwrite=not no_overwrite)
-        if any(same_file(out, path) for path in inputs):
+        if any(same_file(out, path) for path in files):
             raise CheckpointError(f"{out}: the output would overwrite an input", str(out))
 
 
@@ -126,9 +138,22 @@ def checkpoint_endings() -> tuple[str, ...]:
     return SUFFIXES
 
 
-def spec_inputs(spec: str) -> tuple[Path, ...]:
-    """The file that ``--spec`` names, if any."""
-    return () if spec == "auto" else (Path(spec),)
+def spec_inputs(spec: str, input_shape: Sequence[str] | None) -> tuple[Path, ...]:
+    """The file that ``--spec`` names, if any; checks that ``--input-shape`` stands beside code and nowhere else."""
+    from_code = is_code(spec)
+    if from_code and not input_shape:
+        raise typer.BadParameter("the network's inputs are needed", param_hint="--input-shape")
+    if input_shape and not from_code:
+        raise typer.BadParameter("has no effect without --spec MODULE:FACTORY", param_hint="--input-shape")
+    return () if spec == "auto" or from_code else (Path(spec),)
+
+
+def spec_source(spec: str, input_shape: Sequence[str] | None) -> str | PermutationSpec:
+    """``--spec`` as the library takes it: code is traced here."""
+    if not is_code(spec):
+        return spec
+    shapes = [parse_shape(text) for text in input_shape or []]
+    return derived(make_module(spec, "--spec"), shapes)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..merging.files import MergedFile
 
 
-_MATCHING = ("spec", "start", "max_sweeps", "restarts", "seed", "fix", "only", "device")
+_MATCHING = ("spec", "input_shape", "start", "max_sweeps", "restarts", "seed", "fix", "only", "device")
 
 
 def merge(
@@ -31,6 +31,7 @@ def merge(
         str, typer.Option("--weights", metavar="WA,WB", help="Shares of A and B; they add up to 1.")
     ] = "0.5,0.5",
     spec: common.Spec = "auto",
+    input_shape: common.InputShape = None,
     start: common.Start = "best",
     max_sweeps: common.MaxSweeps = 100,
     restarts: common.Restarts = 1,
@@ -45,8 +46,8 @@ def merge(
 ) -> None:
     """Line B up with A and write their average.
 
-    Without --permutations the two are matched first, as `lmcfast match` does. An existing output is replaced,
-    in one step and only when all is done.
+    Without --permutations the two are matched first, as `lmcfast match` does. M has the keys of A. An existing
+    output is replaced, in one step and only when all is done.
 
     Example:
       lmcfast merge a.safetensors b.safetensors -o merged.safetensors
@@ -56,18 +57,20 @@ def merge(
     _refuse_useless(context, permutations)
     common.check_ending(out, common.checkpoint_endings())
     with common.reporting(debug):
-        further = common.spec_inputs(spec) if permutations is None else (permutations,)
-        common.check_early((a, b, *further), out, no_overwrite)
+        specs = common.spec_inputs(spec, input_shape) if permutations is None else ()
+        further = () if permutations is None else (permutations,)
+        common.check_early((a, b, *further), out, no_overwrite, specs)
         options = common.match_options(start, max_sweeps, restarts, seed, fix, only, device)
         from ..merging.files import merge_files
 
+        source = common.spec_source(spec, input_shape)
         with descent_progress(restarts) as callback:
             done = merge_files(
                 a,
                 b,
                 out,
                 permutations=permutations,
-                spec=spec,
+                spec=source,
                 weight=weight,
                 options=options,
                 check_source=not ignore_sources,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidInputsError, InvalidParamsError, LmcfastError
+from ..errors import InvalidInputsError, InvalidParamsError
 from . import common
+from .code import derived, example_inputs, is_code, make_module, parse_shape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,21 +77,23 @@ def spec(
     """
     if out is not None:
         common.check_ending(out, (".json", ".toml"))
-    shapes = [_shape(text) for text in input_shape or []]
+    shapes = [parse_shape(text) for text in input_shape or []]
     path = Path(file)
-    is_code = not path.exists() and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", file) is not None
+    from_code = is_code(file)
     is_config = path.is_dir() or path.name == "config.json"
-    _check_use(check, shapes, is_code, is_config)
+    _check_use(check, shapes, from_code, is_config)
     with common.reporting(debug):
-        common.check_early(() if is_code or is_config else (path,), out, no_overwrite)
+        common.check_early(() if from_code or is_config else (path,), out, no_overwrite)
         proof: str | None = None
         notes: tuple[str, ...] = ()
-        if is_code:
-            found, proof = _of_code(file, shapes, check is not None)
+        if from_code:
+            traced = make_module(file, "MODULE:FACTORY")
+            found = derived(traced, shapes)
+            proof = _prove(found, traced, None, shapes, path) if check is not None else None
         elif is_config:
             found, proof = _of_configuration(path, check is not None)
         else:
-            module = _make_module(check) if check is not None else None
+            module = make_module(check) if check is not None else None
             from ..merging import spec_of_file
 
             content = spec_of_file(path)
@@ -116,30 +114,18 @@ def spec(
                 print(f"written  {out}")
 
 
-def _check_use(check: str | None, shapes: list[tuple[int, ...]], is_code: bool, is_config: bool) -> None:
+def _check_use(check: str | None, shapes: list[tuple[int, ...]], from_code: bool, is_config: bool) -> None:
     """Options that do not go together."""
-    if is_code and not shapes:
+    if from_code and not shapes:
         raise typer.BadParameter("the network's inputs are needed", param_hint="--input-shape")
-    if (is_code or is_config) and check not in (None, _ITSELF):
+    if (from_code or is_config) and check not in (None, _ITSELF):
         raise typer.BadParameter("takes no value here: the network is known", param_hint="--check")
-    if not (is_code or is_config) and check == _ITSELF:
+    if not (from_code or is_config) and check == _ITSELF:
         raise typer.BadParameter("needs MODULE:FACTORY, the network of the file", param_hint="--check")
-    if not (is_code or is_config) and check is not None and not shapes:
+    if not (from_code or is_config) and check is not None and not shapes:
         raise typer.BadParameter("needs --input-shape", param_hint="--check")
-    if not is_code and shapes and (check is None or is_config):
+    if not from_code and shapes and (check is None or is_config):
         raise typer.BadParameter("has no effect without --check", param_hint="--input-shape")
-
-
-def _of_code(target: str, shapes: list[tuple[int, ...]], check: bool) -> tuple[PermutationSpec, str | None]:
-    """The derived spec of the network that MODULE:FACTORY returns, and its proof."""
-    from ..spec import derive_spec
-
-    module = _make_module(target, "MODULE:FACTORY")
-    try:
-        found = derive_spec(module, _inputs(shapes))
-    except InvalidInputsError as error:
-        raise InvalidInputsError(f"--input-shape: {error}") from error
-    return found, _prove(found, module, None, shapes, Path(target)) if check else None
 
 
 def _of_configuration(path: Path, check: bool) -> tuple[PermutationSpec, str | None]:
@@ -148,63 +134,6 @@ def _of_configuration(path: Path, check: bool) -> tuple[PermutationSpec, str | N
 
     found = spec_for(path)
     return found, f"on an instance of two layers with random weights: {prove(path)}" if check else None
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = (-1,)
-    if any(length < 1 for length in shape):
-        raise typer.BadParameter(f"must be lengths as 1,3,32,32, not {text!r}", param_hint="--input-shape")
-    return shape
-
-
-def _make_module(target: str, option: str = "--check") -> nn.Module:
-    """Import MODULE, with the current folder on the path as `python -m` has it, and call its FACTORY."""
-    from torch import nn
-
-    module_name, colon, factory_name = target.partition(":")
-    if not (module_name and colon and factory_name):
-        raise typer.BadParameter(f"must be MODULE:FACTORY, not {target!r}", param_hint=option)
-    imported = _import(module_name, option)
-    factory = getattr(imported, factory_name, None)
-    if not callable(factory):
-        raise typer.BadParameter(
-            f"{target!r}: module {module_name!r} has no callable {factory_name!r}", param_hint=option
-        )
-    try:
-        made = factory()
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise CheckError(f"{option}: {target!r} failed: {_describe(error)}") from error
-    if not isinstance(made, nn.Module):
-        raise typer.BadParameter(f"{target!r} gave a {type(made).__name__}, not a module", param_hint=option)
-    return made
-
-
-class CheckError(LmcfastError):
-    """The code that ``--check`` names failed; its own error is the cause."""
-
-
-def _import(name: str, option: str) -> ModuleType:
-    sys.path.insert(0, os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        if (
-            isinstance(error, ModuleNotFoundError)
-            and error.name is not None
-            and f"{name}.".startswith(f"{error.name}.")
-        ):
-            raise typer.BadParameter(f"there is no module {name!r} here", param_hint=option) from error
-        raise CheckError(f"{option}: module {name!r} cannot be imported: {_describe(error)}") from error
-
-
-def _describe(error: BaseException) -> str:
-    """Type and first line of an error."""
-    text = str(error).strip()
-    line = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-    return line if len(line) <= 300 else line[:297] + "..."
 
 
 def _prove(
@@ -224,13 +153,6 @@ def _prove(
             detail = " ".join(str(error).split())
             raise InvalidParamsError(f"{file}: does not fit the module of --check: {detail[:300]}") from error
     try:
-        return str(verify_spec(found, module, _inputs(shapes)))
+        return str(verify_spec(found, module, example_inputs(shapes)))
     except InvalidInputsError as error:
         raise InvalidInputsError(f"--input-shape: {error}") from error
-
-
-def _inputs(shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(shape, generator=generator) for shape in shapes)

@@ -15,6 +15,7 @@ from .checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from .folder import read_weights, weight_files, weights_sha256
 from .permutations import PermutationFile, check_sources, read_permutations, write_permutations
 
 __all__ = [
@@ -30,7 +31,10 @@ __all__ = [
     "load_checkpoint",
     "read_checkpoint",
     "read_permutations",
+    "read_weights",
     "same_file",
     "save_checkpoint",
+    "weight_files",
+    "weights_sha256",
     "write_permutations",
 ]

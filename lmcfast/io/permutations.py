@@ -11,7 +11,7 @@ A safetensors file with one int64 tensor per group (its name is the group's) and
 ``spec_sha256``       SHA-256 of that text in UTF-8
 ``objective``         the match's objective, a float64 in decimal
 ``gap``               proven bound on the loss of the last assignments, a float64 in decimal
-``sources``           JSON object: role ("a", "b") to the SHA-256 of that checkpoint file, as far as known
+``sources``           JSON object: role ("a", "b") to the its SHA-256 (``weights_sha256``), as far as known
 ``lmcfast_version``   what wrote the file
 ====================  ======================================================================================
 """
@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import CheckpointError, InvalidPermutationError
 from .atomic import StrPath
-from .checkpoint import file_sha256, read_checkpoint, save_checkpoint
+from .checkpoint import read_checkpoint, save_checkpoint
+from .folder import weights_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +69,7 @@ def write_permutations(
     """Write a permutation file (ending ``.safetensors``) atomically.
 
     ``permutations``: {group: int64 tensor (*sizes of within, size)}; a group's name may hold any text except
-    ``__metadata__``. ``sources``: role to SHA-256 in hexadecimal (see ``file_sha256``). Raises
+    ``__metadata__``. ``sources``: role to SHA-256 in hexadecimal (see ``weights_sha256``). Raises
     ``CheckpointError`` naming the file, ``InvalidPermutationError`` naming the group.
     """
     _check_name(path)
@@ -140,7 +141,7 @@ def check_sources(file: PermutationFile, checkpoints: Mapping[str, StrPath]) -> 
         recorded = file.sources.get(role)
         if recorded is None:
             continue
-        hashes[role] = file_sha256(checkpoint)
+        hashes[role] = weights_sha256(checkpoint)
         if hashes[role] != recorded:
             message = (
                 f"{checkpoint}: not the checkpoint that {file.path} was made for as model {role.upper()} "

@@ -24,10 +24,11 @@ from ..io import (
     check_output,
     check_sources,
     check_writable,
-    file_sha256,
     read_permutations,
     same_file,
     save_checkpoint,
+    weight_files,
+    weights_sha256,
 )
 from ..matching import MatchResult, Step, weight_matching
 from ..matching.start import Start
@@ -35,6 +36,7 @@ from ..params import apply_permutations, distance, interpolate
 from ..spec import PermutationSpec
 from .batchnorm import UnresetBatchNormWarning
 from .models import (
+    Fit,
     SpecSource,
     StrPath,
     fit_pair,
@@ -142,7 +144,9 @@ def match_files(
 ) -> MatchedFiles:
     """Match the units of checkpoint ``b`` to those of ``a``; write the permutation file ``out`` if given.
 
-    ``spec``: "auto" (from the tensors' names and shapes), the path of a spec file, or a spec. ``callback``
+    A checkpoint is a file, or a folder with ``model.safetensors`` or ``pytorch_model.bin``, whole or in parts with an
+    index. ``spec``: "auto" (by the ``config.json`` of a folder, else from the tensors' names and shapes), what
+    :func:`read_spec` reads, or a spec; keys of the checkpoints are led to its names by ``match_names``. ``callback``
     receives each step of the descent. Raises ``CheckpointError`` (a file), ``SpecError`` (the spec does not
     fit), ``InvalidParamsError`` (tensors that do not fit, NaN), each naming file and tensor, and ``OptionError``
     (``fix`` or ``only`` names no group, or together they leave none that may move).
@@ -151,12 +155,12 @@ def match_files(
         check_writable(out, overwrite)
         _check_distinct(out, a, b)
     model_a, model_b = read_model(a), read_model(b)
-    bound = fit_pair(spec, model_a, model_b)
-    result, summary = _match(bound, model_a.tensors, model_b.tensors, options, callback)
+    fit = fit_pair(spec, model_a, model_b)
+    result, summary = _match(fit.spec, fit.params(model_a), fit.params(model_b), options, callback)
     if out is not None:
-        sources = {"a": file_sha256(a), "b": file_sha256(b)}
+        sources = {"a": weights_sha256(a), "b": weights_sha256(b)}
         result.save(out, sources=sources)
-    unchecked = unchecked_spec(spec, bound, model_a)
+    unchecked = unchecked_spec(spec, fit, model_a)
     notes = (*reading_notes(model_a, model_b), *_spec_notes(unchecked))
     return MatchedFiles(result, summary, Path(out) if out is not None else None, notes, unchecked)
 
@@ -172,7 +176,7 @@ def apply_file(
     """Write checkpoint ``b`` with its units reordered by a permutation file, which holds the spec too.
 
     ``check_source``: refuse a ``b`` that is not byte for byte the file that the permutations were computed
-    for. The safetensors metadata of ``b`` is kept. Errors as in :func:`match_files`.
+    for. The keys and the safetensors metadata of ``b`` are kept. Errors as in :func:`match_files`.
     """
     check_output(out, overwrite)
     _check_distinct(out, permutations, b)
@@ -180,10 +184,10 @@ def apply_file(
     if check_source:
         check_sources(file, {"b": b})
     model = read_model(b)
-    spec = fit_permutations(file, model)
-    aligned = apply_permutations(spec, file.permutations, model.tensors)
+    fit = fit_permutations(file, model)
+    aligned = fit.tensors(apply_permutations(fit.spec, file.permutations, fit.params(model)), model)
     save_checkpoint(out, aligned, model.metadata, overwrite)
-    unchecked = unchecked_spec(file, spec, model)
+    unchecked = unchecked_spec(file, fit, model)
     notes = (*reading_notes(model), *_spec_notes(unchecked))
     return AppliedFile(Path(out), _moved(file.permutations), len(aligned), notes, unchecked)
 
@@ -204,8 +208,8 @@ def merge_files(
     """Write (1 - weight) A + weight (aligned B), after matching or with the permutations of a file.
 
     With ``permutations`` the spec is read from that file, ``spec`` and ``options`` are not used, and
-    ``check_source`` makes sure that it was made for these two files. The safetensors metadata of ``a`` is
-    kept and an entry ``lmcfast.merge`` added. Warns with ``UnresetBatchNormWarning`` where running statistics
+    ``check_source`` makes sure that it was made for these two files. The keys and safetensors metadata of ``a``
+    are kept and an entry ``lmcfast.merge`` added. Warns with ``UnresetBatchNormWarning`` where running statistics
     were averaged. Errors as in :func:`match_files`.
     """
     check_output(out, overwrite)
@@ -214,26 +218,29 @@ def merge_files(
     if file is not None and check_source:
         check_sources(file, {"a": a, "b": b})
     model_a, model_b = read_model(a), read_model(b)
-    bound = fit_pair(spec if file is None else file, model_a, model_b, alike=True)
+    source = spec if file is None else file
+    fit = fit_pair(source, model_a, model_b, alike=True)
+    params_a, params_b = fit.params(model_a), fit.params(model_b)
     if file is not None:
-        aligned = apply_permutations(bound, file.permutations, model_b.tensors)
-        summary = _summary(bound, file, model_a.tensors, model_b.tensors, aligned)
+        aligned = apply_permutations(fit.spec, file.permutations, params_b)
+        summary = _summary(fit.spec, file, params_a, params_b, aligned)
     else:
-        result, summary = _match(bound, model_a.tensors, model_b.tensors, options, callback)
-        aligned = result.apply(model_b.tensors)
-    merged = interpolate(model_a.tensors, aligned, weight)
+        result, summary = _match(fit.spec, params_a, params_b, options, callback)
+        aligned = result.apply(params_b)
+    merged = fit.tensors(interpolate(params_a, aligned, weight), model_a)
     save_checkpoint(out, merged, {**model_a.metadata, "lmcfast.merge": _provenance(a, b, weight)}, overwrite)
-    statistics = _averaged(bound, model_a.tensors, weight)
+    statistics = _averaged(fit.spec, params_a, weight)
     if statistics:
         warnings.warn(_advice(statistics), UnresetBatchNormWarning, stacklevel=2)
-    unchecked = unchecked_spec(spec if file is None else file, bound, model_a)
+    unchecked = unchecked_spec(source, fit, model_a)
+    aligned_b = fit.tensors(aligned, model_b)
     return MergedFile(
         Path(out),
         summary,
         (1.0 - weight, weight),
         len(merged),
         statistics,
-        tuple(name for name in merged if _is_kept(name, model_a.tensors[name], aligned[name])),
+        tuple(name for name in merged if _is_kept(fit, name, model_a.tensors[name], aligned_b[name])),
         (*reading_notes(model_a, model_b), *_spec_notes(unchecked)),
         unchecked,
     )
@@ -326,7 +333,7 @@ def _summary(
 
 def _check_distinct(out: StrPath, *inputs: StrPath) -> None:
     for path in inputs:
-        if same_file(out, path):
+        if any(same_file(out, file) for file in (path, *weight_files(path))):
             raise CheckpointError(f"{out}: the output would overwrite an input", str(out))
 
 
@@ -339,9 +346,9 @@ def _moved(permutations: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def _is_kept(name: str, tensor_a: Tensor, tensor_b: Tensor) -> bool:
+def _is_kept(fit: Fit, name: str, tensor_a: Tensor, tensor_b: Tensor) -> bool:
     """Whether the merge holds A's tensor because it cannot be averaged and differs; batch counters are no news."""
-    averaged = tensor_a.is_floating_point() or tensor_a.is_complex()
+    averaged = (tensor_a.is_floating_point() or tensor_a.is_complex()) and name not in fit.carried
     return not averaged and not name.endswith("num_batches_tracked") and not tensor_a.equal(tensor_b)
 
 

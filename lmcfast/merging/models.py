@@ -13,14 +13,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import CheckpointError, InvalidParamsError, SpecError
-from ..io import PermutationFile, read_checkpoint, read_permutations
+from ..errors import CheckpointError, InvalidParamsError, LmcfastError, SpecError
+from ..io import SUFFIXES, PermutationFile, read_permutations, read_weights
 from ..io.checkpoint import Checkpoint
 from ..io.permutations import FORMAT as PERMUTATION_FORMAT
 from ..params import check_finite, check_params
-from ..spec import PermutationSpec, spec_from_params
+from ..spec import NameMap, PermutationSpec, match_names, spec_for, spec_from_params
 from ..spec.binding import PREFIX_ADVICE, added_prefix
 from ..spec.checks import may_lack_entry
+from ..spec.configuration import CONFIG
+from ..spec.stacks import members, stacked, unstacked
 
 StrPath = str | os.PathLike[str]
 SpecSource = str | os.PathLike[str] | PermutationSpec
@@ -37,6 +39,36 @@ class SpecFile:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A spec bound to the sizes of a checkpoint, and how the checkpoint's keys lead to the names in it.
+
+    ``names`` is None where the keys are the names already.
+    """
+
+    spec: PermutationSpec
+    names: NameMap | None = None
+
+    def params(self, model: Checkpoint) -> dict[str, Tensor]:
+        """The checkpoint's tensors as the spec names them, those of a stack one by one."""
+        return model.tensors if self.names is None else _params(self.spec, self.names, model)
+
+    def tensors(self, params: dict[str, Tensor], model: Checkpoint) -> dict[str, Tensor]:
+        """``params`` under the keys of the checkpoint, in its order, with what it holds beside them."""
+        if self.names is None:
+            return params
+        return self.names.to_checkpoint(stacked(self.spec, params), model.tensors)
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Keys of tensors that no name in the spec needs, and that are copied."""
+        return () if self.names is None else self.names.carried
+
+
+def _params(spec: PermutationSpec, names: NameMap, model: Checkpoint) -> dict[str, Tensor]:
+    return unstacked(spec, names.to_module(model.tensors))
+
+
 def spec_of_file(path: StrPath) -> SpecFile:
     """The spec of a spec file (``.json``), a permutation file or, found from its tensors, a checkpoint.
 
@@ -44,7 +76,7 @@ def spec_of_file(path: StrPath) -> SpecFile:
     """
     if Path(path).suffix.lower() in (".json", ".toml"):
         return SpecFile(PermutationSpec.load(path))
-    content = read_checkpoint(path)
+    content = read_weights(path)
     if content.metadata.get("format") == PERMUTATION_FORMAT:
         return SpecFile(PermutationSpec.from_json(read_permutations(path).spec_text))
     _check_not_empty(content)
@@ -56,15 +88,39 @@ def spec_of_file(path: StrPath) -> SpecFile:
 
 
 def read_spec(spec: SpecSource, params: Mapping[str, Tensor]) -> PermutationSpec:
-    """A spec from "auto" (derived from the names and shapes of ``params``), a spec file's path, or itself."""
+    """A spec from "auto" (derived from the names and shapes of ``params``), a file or folder, or itself.
+
+    A folder or ``config.json`` gives the spec of its configuration; a spec file or permutation file holds one; that of
+    a checkpoint is derived from its tensors.
+    """
     if isinstance(spec, PermutationSpec):
         return spec
-    return spec_from_params(params) if spec == "auto" else PermutationSpec.load(spec)
+    if spec == "auto":
+        return spec_from_params(params)
+    path = Path(spec)
+    if is_configured(path):
+        with naming(path):
+            return spec_for(path)
+    return spec_of_file(path).spec if path.is_dir() or path.suffix in SUFFIXES else PermutationSpec.load(path)
+
+
+def is_configured(path: StrPath) -> bool:
+    """Whether a path is a configuration, or a folder with one."""
+    return Path(path).name == CONFIG or (Path(path) / CONFIG).exists()
+
+
+def automatic_spec(*models: Checkpoint) -> PermutationSpec:
+    """The spec by the configuration of the first model that has one, else from the first one's names and shapes."""
+    for model in models:
+        if is_configured(model.path):
+            return read_spec(model.path, model.tensors)
+    with naming(models[0].path):
+        return spec_from_params(models[0].tensors)
 
 
 def read_model(path: StrPath) -> Checkpoint:
     """A checkpoint that holds tensors, all of them finite."""
-    model = read_checkpoint(path)
+    model = read_weights(path)
     _check_not_empty(model)
     if model.metadata.get("format") == PERMUTATION_FORMAT:
         raise CheckpointError(f"{path}: is a permutation file, not the checkpoint of a network", str(path))
@@ -72,9 +128,7 @@ def read_model(path: StrPath) -> Checkpoint:
     return model
 
 
-def fit_pair(
-    spec: SpecSource | PermutationFile, model_a: Checkpoint, model_b: Checkpoint, alike: bool = False
-) -> PermutationSpec:
+def fit_pair(spec: SpecSource | PermutationFile, model_a: Checkpoint, model_b: Checkpoint, alike: bool = False) -> Fit:
     """The spec bound to the sizes of A, with both models checked against each other and against it.
 
     ``alike``: for a merge, which needs the same tensors of the same types in both.
@@ -84,29 +138,45 @@ def fit_pair(
         _check_types(model_a, model_b)
     if isinstance(spec, PermutationFile):
         return fit_permutations(spec, model_a, model_b)
+    if isinstance(spec, PermutationSpec):
+        return _fit(spec, "", model_a, model_b)
     if spec == "auto":
-        with naming(model_a.path):
-            found = spec_from_params(model_a.tensors)
-        return _check_models(found, "", model_a, model_b)
-    where = "" if isinstance(spec, PermutationSpec) else _misfit(spec)
-    return _check_models(read_spec(spec, model_a.tensors), where, model_a, model_b)
+        return _fit(automatic_spec(model_a, model_b), "", model_a, model_b)
+    return _fit(read_spec(spec, model_a.tensors), _misfit(spec), model_a, model_b)
 
 
-def fit_permutations(file: PermutationFile, *models: Checkpoint) -> PermutationSpec:
+def fit_permutations(file: PermutationFile, *models: Checkpoint) -> Fit:
     """The spec of a permutation file, with the models checked against it."""
     with naming(file.path):
         spec = PermutationSpec.from_json(file.spec_text)
-    return _check_models(spec, _misfit(file.path), *models)
+    return _fit(spec, _misfit(file.path), *models)
 
 
 def _misfit(path: StrPath) -> str:
     return f": does not fit the spec in {os.fspath(path)}"
 
 
-def _check_models(spec: PermutationSpec, where: str, *models: Checkpoint) -> PermutationSpec:
+def _fit(spec: PermutationSpec, where: str, *models: Checkpoint) -> Fit:
+    """All models hold the same tensors but for counters, so what leads the first one's keys leads them all."""
+    names = None
+    if not _speaks(spec, models[0]):
+        spare = {name for model in models for name, tensor in model.tensors.items() if may_lack_entry(tensor)}
+        with naming(f"{models[0].path}{where}"):
+            names = match_names(spec, models[0].tensors, spare)
     for model in models:
-        spec = check_params(spec, model.tensors, argument=f"{model.path}{where}")
-    return spec
+        params = model.tensors if names is None else _params(spec, names, model)
+        spec = check_params(spec, stacked(spec, params), argument=f"{model.path}{where}")
+    return Fit(spec, names)
+
+
+def _speaks(spec: PermutationSpec, model: Checkpoint) -> bool:
+    """Whether the checkpoint's keys are the names in the spec, those of a stack one by one or whole."""
+    keys = set(model.tensors)
+    parts = {name: set(members(name, number)) for name, number in spec.stacks.items()}
+    known = {*spec.axes, *(part for names in parts.values() for part in names)}
+    return all(name in keys or (name in parts and parts[name] <= keys) for name in spec.axes) and all(
+        key in known or may_lack_entry(tensor) for key, tensor in model.tensors.items()
+    )
 
 
 def _check_not_empty(model: Checkpoint) -> None:
@@ -190,22 +260,26 @@ def reading_notes(*models: Checkpoint) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def unchecked_spec(source: SpecSource | PermutationFile, spec: PermutationSpec, model: Checkpoint) -> str | None:
+def unchecked_spec(source: SpecSource | PermutationFile, fit: Fit, model: Checkpoint) -> str | None:
     """The file that a spec came from if nothing shows that it is right for the network, else None.
 
     Shapes alone do not show it: only ``verify_spec`` does, on the module. The built-in tables are proved on the
-    networks that they know, so what they give counts as shown; so does a permutation file with the same spec.
+    networks that they know, so what they give counts as shown, and what a configuration gives; so does a permutation
+    file with the same spec.
     """
-    if isinstance(source, PermutationFile):
-        return None if _is_built_in(spec, model) else str(source.path)
-    return None if isinstance(source, PermutationSpec) or source == "auto" else os.fspath(source)
+    if isinstance(source, PermutationSpec) or source == "auto":
+        return None
+    path = source.path if isinstance(source, PermutationFile) else Path(source)
+    shown = is_configured(path) or (path.suffix in SUFFIXES and _is_built_in(fit, model))
+    return None if shown else str(path)
 
 
-def _is_built_in(spec: PermutationSpec, model: Checkpoint) -> bool:
+def _is_built_in(fit: Fit, model: Checkpoint) -> bool:
     try:
-        return spec_from_params(model.tensors).fingerprint == spec.fingerprint
-    except SpecError:
+        built_in = automatic_spec(model).bind(stacked(fit.spec, fit.params(model)))
+    except LmcfastError:
         return False
+    return built_in.fingerprint == fit.spec.fingerprint or built_in.same(fit.spec)
 
 
 def unchecked_note(file: str) -> str:

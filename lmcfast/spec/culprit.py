@@ -4,11 +4,15 @@ The groups are moved one by one; for one that changes the output, the spec is ed
 an axis that lists it, put on one that does not) until the output stays the same. The smallest edit that does it is the
 message. Where one does not do, batch norm statistics of one module, or all that the group's modules lack, are tried at
 once, then pairs of edits in one tensor, then whether two groups should be one, then other pairs.
+
+Every trial is a forward pass, so the search has a budget of seconds; when it is spent, the error names the groups that
+change the output when each moves alone, as far as they are known.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +25,8 @@ from .spec import PermutationSpec
 from .trial import TOLERANCE, Setting, Trial
 
 _PAIR_BUDGET = 300  # forward passes spent on pairs of edits, for each group
+_SECONDS = 15.0
+_MANY = 16  # of more groups than this, one that fails is sought by halving before each is moved alone
 
 
 @dataclass(frozen=True)
@@ -33,17 +39,83 @@ class Edit:
     meaning: str
 
 
-def find_culprit(trial: Trial, setting: Setting, error: float) -> SpecError:
-    """The error to raise for a spec that changes the output by ``error`` under ``setting``."""
-    searches = []
-    for group in trial.spec.movable_groups:
-        search = _Search(trial, group, setting)
-        if search.error >= TOLERANCE:
-            searches.append(search)
+class _Spent(Exception):
+    """The budget is spent."""
+
+
+class _Budget:
+    """Seconds for forward passes."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.begin = time.monotonic()
+
+    def left(self) -> float:
+        return self.seconds - (time.monotonic() - self.begin)
+
+    def error(self, trial: Trial, params: Mapping[str, torch.Tensor]) -> float:
+        """The trial's error, or ``_Spent`` where there is no time for it."""
+        if self.left() <= 0:
+            raise _Spent
+        return trial.error(params)
+
+
+def find_culprit(trial: Trial, setting: Setting, error: float, seconds: float = _SECONDS) -> SpecError:
+    """The error to raise for a spec that changes the output by ``error`` under ``setting``.
+
+    ``seconds``: after them no forward pass is begun any more.
+    """
+    budget = _Budget(seconds)
+    searches, tried = _failing(trial, setting, budget)
+    groups = trial.spec.movable_groups
     if not searches:
+        head = f"the output changes (relative error {error:.1e}) when all groups move"
+        if tried == len(groups):
+            return SpecError(f"{head}, though not when each moves alone")
         return SpecError(
-            f"the output changes (relative error {error:.1e}) when all groups move, though not when each moves alone"
+            f"{head}; in {seconds:g} s {tried} of the {len(groups)} were moved alone, which changed nothing"
         )
+    try:
+        return _verdict(trial, searches) or searches[0].no_verdict()
+    except _Spent:
+        return searches[0].unfinished([search.group for search in searches[1:]])
+
+
+def _failing(trial: Trial, setting: Setting, budget: _Budget) -> tuple[list[_Search], int]:
+    """The groups that change the output when each moves alone, and how many were tried.
+
+    Half of the time is for this, unless none is found in it.
+    """
+    groups = trial.spec.movable_groups
+    found: dict[str, _Search] = {}
+    tried = 0
+    try:
+        likely = _by_halving(trial, setting, budget) if len(groups) > _MANY else groups[:0]
+        for group in dict.fromkeys((*likely, *groups)):
+            if found and budget.left() < budget.seconds / 2:
+                break
+            search = _Search(trial, group, setting, budget)
+            tried += 1
+            if search.error >= TOLERANCE:
+                found[group] = search
+    except _Spent:
+        pass
+    return [found[group] for group in groups if group in found], tried
+
+
+def _by_halving(trial: Trial, setting: Setting, budget: _Budget) -> tuple[str, ...]:
+    """One group that is likely to fail, in as many passes as the number of groups has bits."""
+    groups = trial.spec.movable_groups
+    identity = trial.spec.identity()
+    while len(groups) > 1:
+        half = groups[: len(groups) // 2]
+        moved = trial.moved(trial.spec, {**identity, **{group: setting[group] for group in half}})
+        groups = half if budget.error(trial, moved) >= TOLERANCE else groups[len(half) :]
+    return groups
+
+
+def _verdict(trial: Trial, searches: Sequence[_Search]) -> SpecError | None:
+    """What mends the spec, the likely and quick things first."""
     for step in (_Search.single, _Search.bundle, _Search.pair_in_one_tensor):
         for search in searches:
             if edits := step(search):
@@ -58,19 +130,20 @@ def find_culprit(trial: Trial, setting: Setting, error: float) -> SpecError:
     for search in searches:
         if edits := search.pair_over_two_tensors():
             return search.verdict(edits)
-    return searches[0].no_verdict()
+    return None
 
 
 class _Search:
     """One group moved alone, and the edits that could mend it."""
 
-    def __init__(self, trial: Trial, group: str, setting: Setting) -> None:
+    def __init__(self, trial: Trial, group: str, setting: Setting, budget: _Budget) -> None:
         self.trial = trial
+        self.budget = budget
         self.spec = trial.spec
         self.group = group
         self.setting = {**trial.spec.identity(), group: setting[group]}
         self.moved = trial.moved(trial.spec, self.setting)
-        self.error = trial.error(self.moved)
+        self.error = budget.error(trial, self.moved)
 
     def layouts(self, tensor: str) -> tuple[Layout, ...]:
         shape = self.trial.params[tensor].shape
@@ -79,7 +152,8 @@ class _Search:
     def candidates(self) -> Iterator[Edit]:
         """Every axis of a fitting length with the group, then every axis that lists it without it.
 
-        In this order, since taking a group off a tensor that has little effect on the output can seem to mend it.
+        Of the former, tensors of modules where it stands come first: they are the likely ones. Taking it off comes
+        last, since that can seem to mend a tensor that has little effect on the output.
         """
         own: dict[int, list[Layout]] = {}
         listed = [
@@ -92,7 +166,10 @@ class _Search:
             layouts = own.setdefault(layout_size(layout, self.spec.sizes), [])
             if layout not in layouts:
                 layouts.append(layout)
-        for tensor, value in self.trial.params.items():
+        modules = {tensor.rpartition(".")[0] for tensor, _, _ in listed}
+        nearest = sorted(self.trial.params, key=lambda tensor: tensor.rpartition(".")[0] not in modules)
+        for tensor in nearest:
+            value = self.trial.params[tensor]
             if not value.is_floating_point() or tensor in self.spec.tied:
                 continue
             for axis, layout in enumerate(self.layouts(tensor)):
@@ -126,7 +203,7 @@ class _Search:
                 return False
             for name in (tensor, *(a for a, canonical in self.spec.tied.items() if canonical == tensor)):
                 params[name] = moved
-        return self.trial.error(params) < TOLERANCE
+        return self.budget.error(self.trial, params) < TOLERANCE
 
     def move(self, tensor: str, layouts: Sequence[Layout]) -> torch.Tensor | None:
         """The tensor moved under other layouts; None where they nest wrongly."""
@@ -165,7 +242,7 @@ class _Search:
         if self.spec.shape_of(other) != self.spec.shape_of(self.group):
             return False
         setting = {**self.setting, other: self.setting[self.group]}
-        return self.trial.error(self.trial.moved(self.spec, setting)) < TOLERANCE
+        return self.budget.error(self.trial, self.trial.moved(self.spec, setting)) < TOLERANCE
 
     def minimal(self, edits: list[Edit]) -> list[Edit]:
         for edit in list(edits):
@@ -190,6 +267,15 @@ class _Search:
         return SpecError(f"{self.head()}: {meanings}", edits[0].tensor, self.group)
 
     def no_verdict(self) -> SpecError:
+        return self._at_its_places("it must not move, or several of its axes are wrong or missing")
+
+    def unfinished(self, others: Sequence[str]) -> SpecError:
+        """The verdict of a search that ran out of time: this group fails, and so do the others."""
+        seconds = f"which axis is wrong was not found in {self.budget.seconds:g} s"
+        also = f"; so do {', '.join(map(repr, others[:6]))}{' ..' * (len(others) > 6)}" if others else ""
+        return self._at_its_places(seconds + also)
+
+    def _at_its_places(self, what: str) -> SpecError:
         places: Mapping[str, None] = dict.fromkeys(
             f"{tensor}[{axis}]"
             for tensor in self.spec.tensors_of(self.group)
@@ -198,7 +284,7 @@ class _Search:
         )
         shown = ", ".join(itertools.islice(places, 6)) + (" .." if len(places) > 6 else "")
         return SpecError(
-            f"{self.head()}: it must not move, or several of its axes are wrong or missing (it stands at {shown})",
+            f"{self.head()}: {what} ({self.group!r} stands at {shown})",
             self.spec.tensors_of(self.group)[0],
             self.group,
         )

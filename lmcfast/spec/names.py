@@ -98,10 +98,11 @@ class NameMap:
         return {key: found[key] for key in like}
 
 
-def match_names(spec: PermutationSpec, keys: Iterable[str]) -> NameMap:
+def match_names(spec: PermutationSpec, keys: Iterable[str], spare: Collection[str] = ()) -> NameMap:
     """The way from the keys of a checkpoint to the names in a spec.
 
-    A tied tensor may stand under any of its names or all of them. ``InvalidParamsError`` lists keys that lead nowhere,
+    A tied tensor may stand under any of its names or all of them. ``spare``: keys that are carried along where they
+    lead nowhere, as counters and masks. ``InvalidParamsError`` lists keys that lead nowhere,
     and tensors that no key leads to (``tensor``: the first).
     """
     known = list(keys)
@@ -121,7 +122,7 @@ def match_names(spec: PermutationSpec, keys: Iterable[str]) -> NameMap:
     missing = [name for name in spec.axes if name not in sources]
     used = {key for source in sources.values() for key in source.keys}
     left = [key for key in own if key not in used]
-    extra = [own[key] for key in left if not key.endswith(_CARRIED)]
+    extra = [own[key] for key in left if not key.endswith(_CARRIED) and own[key] not in spare]
     if missing or extra:
         raise _mismatch(missing, extra)
     back = {name: Source(_renamed(source.rows, own), source.stacked) for name, source in sources.items()}
@@ -136,7 +137,7 @@ def _mismatch(missing: Collection[str], extra: Collection[str]) -> InvalidParams
     parts = [f"no key for {_listed(missing)}"] * bool(missing)
     parts += [f"no tensor of the spec for the key{'s' * (len(extra) > 1)} {_listed(extra)}"] * bool(extra)
     first = next(iter([*missing, *extra]))
-    return InvalidParamsError(f"the checkpoint does not fit the spec: {'; '.join(parts)}", first)
+    return InvalidParamsError(f"keys and names of the spec differ: {'; '.join(parts)}", first)
 
 
 def _listed(names: Collection[str], limit: int = 20) -> str:
