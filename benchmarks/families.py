@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Generator = np.random.Generator
 Array = NDArray[np.floating]
 
-REPORT_SEED = 11  # nobody tunes on it
+REPORT_SEED = 23  # nobody tunes on it
 BATCH_SIDE = 64
 
 
