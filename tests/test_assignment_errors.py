@@ -154,6 +154,7 @@ n = 12000
 scores = np.subtract.outer(np.arange(n, dtype=np.float32), np.arange(n, dtype=np.float32))
 scores = np.abs(scores, out=scores)
 scores += np.random.default_rng(0).random((1, n), dtype=np.float32)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its children with it ignored
 print("ready", flush=True)
 try:
     for _ in range(1000):
