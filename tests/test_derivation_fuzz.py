@@ -50,3 +50,12 @@ def test_programs_repeat_themselves() -> None:
     first, second = Program(5, 12), Program(5, 12)
     assert first.log == second.log
     assert torch.equal(first(first.example()), second(second.example()))
+
+
+def test_what_no_layout_can_state_is_fixed() -> None:
+    """A tensor of this program would need the arm of a concatenation that stands in none of its axes."""
+    groups, _ = check(954)
+    assert groups > 4
+    program = Program(954, steps=18)
+    reasons = {reason for entry in derive_spec(program, program.example()).why_fixed.values() for reason in entry}
+    assert any(reason.startswith("no layout states how it moves") for reason in reasons)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...errors import SpecError
 from .. import layout as layouts
 from ..spec import Group, PermutationSpec
 from .labels import Labels
 from .naming import Use, group_names
+from .settle import settle
 from .terms import Atom, Concat, Label, Product
 
 if TYPE_CHECKING:
@@ -24,8 +26,29 @@ def assemble(derivation: Derivation) -> PermutationSpec:
     """The spec of all parameters and permanent buffers of a module that have axes.
 
     Integer buffers and those outside of the state dict have no entry. Groups appear in the order of their first use.
+
+    Labels say more than layouts can: where a tensor's layouts would be refused, its axes are fixed, with that reason,
+    until what is left can be stated.
     """
+    unstated: dict[str, str] = {}
+    while True:
+        try:
+            return _stated(derivation, unstated)
+        except SpecError as error:
+            name = error.tensor
+            if name is None or name in unstated or name not in derivation.parameters:
+                raise
+            unstated[name] = f"no layout states how it moves ({error})"
+            for label in derivation.parameters[name]:
+                derivation.fix(label, unstated[name])
+            settle(derivation)
+
+
+def _stated(derivation: Derivation, unstated: Mapping[str, str]) -> PermutationSpec:
+    """The spec; tensors in ``unstated``, whose labels are fixed, with the reason there and none of their structure."""
     labels, tensors = derivation.labels, _entries(derivation)
+    for name, why in unstated.items():
+        tensors[name] = [derivation.fixed(labels.size(label), why) for label in tensors[name]]
     uses = _uses(labels, tensors)
     free = [index for index in uses if labels.reason(index) is None]
     anchors = {outer for index in free for outer in labels.dependencies(index)} - set(free)
