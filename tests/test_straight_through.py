@@ -141,6 +141,19 @@ def test_batchnorm_uses_the_batch_and_keeps_its_statistics() -> None:
         assert torch.equal(tensor, before[name])
 
 
+def test_nested_groups_are_projected_too() -> None:
+    """Two heads of two units each, written by one layer and read by the next."""
+    module = mlp((6, 4, 5), seed=0)
+    groups = [lmcfast.Group("head", 2), lmcfast.Group("unit", 2, within=("head",))]
+    spec = lmcfast.PermutationSpec.from_axes(
+        {"0.weight": ("head unit", None), "0.bias": ("head unit",), "2.weight": (None, "head unit"), "2.bias": (None,)},
+        groups=groups,
+    ).bind(module.state_dict())
+    b = lmcfast.apply_permutations(spec, spec.random_permutations(3), module.state_dict())
+    result = lmcfast.straight_through_matching(spec, module, b, data(), cross_entropy, steps=3, init=spec.identity())
+    assert lmcfast.distance(spec, module.state_dict(), result.apply(b)) < 1e-6
+
+
 def test_bad_input_is_named() -> None:
     model, b, spec = networks()
     for match, arguments in (

@@ -27,6 +27,7 @@ from ..spec import PermutationSpec, check_params, check_permutations
 from ..terms import full_precision
 from .clock import Clock, Counts
 from .descent import begin, descend
+from .nested_problem import is_nested
 from .objective import Alignment
 from .problem import Params, Permutations, make_problem
 from .result import MatchResult
@@ -104,13 +105,7 @@ def straight_through_matching(
         InvalidParamsError: a tensor does not fit, or the loss is not finite (the message names the step).
         ValueError, TypeError: an argument is not as above.
     """
-    if (isinstance(weight, str) and weight != "random") or (not isinstance(weight, str) and not 0.0 < weight <= 1.0):
-        raise ValueError(f"weight: must be in (0, 1] or 'random', not {weight!r}")
-    if start not in ("a", "random"):
-        raise ValueError(f"start: must be 'a' or 'random', not {start!r}")
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: at least 1 is needed, not {steps!r}")
-    check_batches(batches)
+    _check_arguments(batches, steps, weight, start)
     trial = _prepared(model_a)
     params_a = {name: tensor.detach() for name, tensor in trial.state_dict().items()}
     params_b = params_b.state_dict() if isinstance(params_b, nn.Module) else params_b
@@ -147,6 +142,16 @@ def straight_through_matching(
     return _result(bound, params_a, params_b, best, history, best_step)
 
 
+def _check_arguments(batches: Any, steps: int, weight: float | str, start: str) -> None:
+    if (isinstance(weight, str) and weight != "random") or (not isinstance(weight, str) and not 0.0 < weight <= 1.0):
+        raise ValueError(f"weight: must be in (0, 1] or 'random', not {weight!r}")
+    if start not in ("a", "random"):
+        raise ValueError(f"start: must be 'a' or 'random', not {start!r}")
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps: at least 1 is needed, not {steps!r}")
+    check_batches(batches)
+
+
 class Projection:
     """The permutations of B that weight matching finds for ever new targets, each from the last ones and their prices.
 
@@ -162,17 +167,26 @@ class Projection:
 
     def to(self, target: Params) -> int:
         """Project anew; how many units moved."""
+        if is_nested(self.spec):
+            found = weight_matching(
+                self.spec, target, self.params_b, self.permutations, "identity", PROJECTION_SWEEPS
+            ).permutations
+        else:
+            found = self._descend(target)
+        moved = sum(int((found[group] != before).sum()) for group, before in self.permutations.items())
+        if moved:
+            self._aligned = None
+        self.permutations = dict(found)
+        return moved
+
+    def _descend(self, target: Params) -> Permutations:
         with torch.no_grad(), full_precision():
             problem = make_problem(self.spec, target, self.params_b, self.permutations)
             state = begin(Alignment(problem, problem.start, Counts()), Clock())
             state.prices = self._prices
             descend(problem, ScoreTable(problem), state, PROJECTION_SWEEPS)
-        found = state.permutations
-        moved = sum(int((found[group] != before).sum()) for group, before in self.permutations.items())
-        if moved:
-            self._aligned = None
-        self.permutations, self._prices = dict(found), state.prices
-        return moved
+        self._prices = state.prices
+        return state.permutations
 
     def aligned(self) -> dict[str, torch.Tensor]:
         """B as the last permutations place it."""
