@@ -197,7 +197,7 @@ TEST(limits_of_a_launch) {
 template <int>  // a kernel of its own for each test
 __global__ void some_static(unsigned* out) {
   LMCFAST_SHARED(unsigned, s, [28]);
-  s[threadIdx.x % 28] = 0;
+  if (threadIdx.x < 28) s[threadIdx.x] = 0;
   out[threadIdx.x] = 1;
 }
 
