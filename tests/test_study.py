@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import lmcfast
+from lmcfast.errors import CheckpointError
 from lmcfast.study import Batches, Dataset, Mlp, Recipe, Resnet20, Vgg11, build, load_digits, load_npz, train
 from lmcfast.study.training import CONVOLUTION_RECIPE, MLP_RECIPE, _rate, augment
 
@@ -225,3 +226,28 @@ def test_the_rate_rises_and_falls() -> None:
 def test_bad_recipes_are_named(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Recipe(**{"epochs": 1, "batch_size": 1, **changes})  # type: ignore[arg-type]
+
+
+def test_a_training_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    data, recipe = tiny(), Recipe(4, 16, "sgd", 0.1, warmup=1, decay=True, shift=1, flip=True)
+    state = tmp_path / "state.pt"
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Dropout(0.2), nn.Linear(12, 2))
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    whole = train(network, data, recipe, 7).state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        train(network, data, recipe, 7, progress=stop, state=state)
+    calls: list[int] = []
+    resumed = train(network, data, recipe, 7, progress=lambda done, total: calls.append(done), state=state).state_dict()
+    assert calls == [2, 3, 4]
+    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+    with pytest.raises(CheckpointError, match="another training: its seed differs"):
+        train(network, data, recipe, 8, state=state)
+    state.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"state\.pt: is not the state of a training"):
+        train(network, data, recipe, 7, state=state)

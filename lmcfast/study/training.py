@@ -1,17 +1,25 @@
-"""Training from a seed: the same seed gives the same network on one machine, and torch's random state is left alone."""
+"""Training from a seed: the same seed gives the same network on one machine, and torch's random state is left alone.
+
+A training can keep its state after every epoch in a file; the same call goes on from there and ends with the same
+weights as one that was never stopped.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from ..errors import CheckpointError
+from ..io import atomic_path
 from .data import Dataset
 from .networks import Network
 
@@ -71,35 +79,95 @@ def train(
     seed: int,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    state: str | os.PathLike[str] | None = None,
 ) -> nn.Module:
     """Train ``network()`` on the training split of ``data`` by cross-entropy; returned on ``device`` in eval mode.
 
     ``seed`` fixes initial weights, order of the examples, augmentation and dropout. ``progress(done, total)`` is called
-    in epochs, first with 0 done.
+    in epochs, first with those done before. ``state``: a file that is written after every epoch and from which the same
+    call goes on; raises ``CheckpointError`` where it is of another training.
     """
     device = torch.device(device)
     with _seeded(seed, device):
         module = network().to(device).train()
-        generator = torch.Generator().manual_seed(seed)
+        _order(module, torch.channels_last)  # a third faster for convolutions on a CPU
         inputs, targets = data.train_inputs.to(device), data.train_targets.to(device)
         steps = -(-len(inputs) // recipe.batch_size)
-        optimizer = _optimizer(recipe, module)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(recipe, step, steps))
-        for epoch in range(recipe.epochs):
+        run = _Run(module, recipe, seed, data, steps)
+        if state is not None and Path(state).exists():
+            run.load(state, device)
+        for epoch in range(run.epoch, recipe.epochs):
             if progress is not None:
                 progress(epoch, recipe.epochs)
-            order = torch.randperm(len(inputs), generator=generator).to(device)
-            for step in range(steps):
-                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                images = augment(inputs[chosen], recipe, generator)
-                optimizer.zero_grad(set_to_none=True)
-                cross_entropy(module(images), targets[chosen]).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
+            run.train_epoch(inputs, targets, steps)
+            if state is not None:
+                run.save(state)
         if progress is not None:
             progress(recipe.epochs, recipe.epochs)
     module.zero_grad(set_to_none=True)
+    _order(module, torch.contiguous_format)
     return module.eval()
+
+
+class _Run:
+    """A training under way: all that decides how it goes on."""
+
+    def __init__(self, module: nn.Module, recipe: Recipe, seed: int, data: Dataset, steps: int) -> None:
+        self.module, self.recipe, self.epoch = module, recipe, 0
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = _optimizer(recipe, module)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _rate(recipe, step, steps))
+        # what another training would differ in; the recipe as text, since its fields may grow
+        shapes = {key: list(value.shape) for key, value in module.state_dict().items()}
+        self.identity = {"recipe": repr(asdict(recipe)), "seed": seed, "data": data.name, "shapes": shapes}
+
+    def train_epoch(self, inputs: Tensor, targets: Tensor, steps: int) -> None:
+        size = self.recipe.batch_size
+        order = torch.randperm(len(inputs), generator=self.generator).to(inputs.device)
+        for step in range(steps):
+            chosen = order[step * size : (step + 1) * size]
+            images = augment(inputs[chosen], self.recipe, self.generator)
+            if images.ndim == 4:
+                images = images.contiguous(memory_format=torch.channels_last)
+            self.optimizer.zero_grad(set_to_none=True)
+            cross_entropy(self.module(images), targets[chosen]).backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.schedule.step()
+        self.epoch += 1
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state, whole or not at all."""
+        content = {
+            "identity": self.identity, "epoch": self.epoch, "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(), "random": torch.get_rng_state(),
+        }  # fmt: skip
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+    def load(self, path: str | os.PathLike[str], device: torch.device) -> None:
+        """Go on from a state; CheckpointError where the file is none, or one of another training."""
+        try:
+            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            identity = content["identity"]
+        except Exception as error:  # torch raises what the broken bytes happen to trigger
+            raise CheckpointError(f"{path}: is not the state of a training: {error}", str(path)) from error
+        for name, value in self.identity.items():
+            if identity.get(name) != value:
+                raise CheckpointError(f"{path}: is the state of another training: its {name} differs", str(path))
+        self.module.load_state_dict(content["module"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.schedule.load_state_dict(content["schedule"])
+        self.generator.set_state(content["generator"].cpu())
+        torch.set_rng_state(content["random"].cpu())
+        self.epoch = content["epoch"]
+
+
+def _order(module: nn.Module, memory: torch.memory_format) -> None:
+    """Lay out the kernels of convolutions as ``memory`` says."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=memory)
 
 
 def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
