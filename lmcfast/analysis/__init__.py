@@ -1,9 +1,10 @@
 """Why and how well a merge works: barriers, distances, singular vectors, what layers see; plots."""
 
-from .alignment import LayerAlignment, SingularAlignment, singular_alignment
+from .alignment import LayerAlignment, MergedAlignment, SingularAlignment, merged_alignment, singular_alignment
 from .barrier import Barrier, barrier
 from .distance import DistanceReduction, distance_reduction
 from .inputs import InputEnergy, LayerDifference, energy_share, input_energy, layer_difference
+from .objective import LayerObjective, SingularObjective, singular_objective
 from .plane import Plane, plane
 from .plots import (
     plot_alignment,
@@ -26,8 +27,11 @@ __all__ = [
     "InputEnergy",
     "LayerAlignment",
     "LayerDifference",
+    "LayerObjective",
+    "MergedAlignment",
     "Plane",
     "SingularAlignment",
+    "SingularObjective",
     "Spectra",
     "Summary",
     "TaylorBarrier",
@@ -37,6 +41,7 @@ __all__ = [
     "input_energy",
     "layer_difference",
     "mean_deviation",
+    "merged_alignment",
     "plane",
     "plot_alignment",
     "plot_barrier",
@@ -48,6 +53,7 @@ __all__ = [
     "plot_trace",
     "plot_widths",
     "singular_alignment",
+    "singular_objective",
     "spectra",
     "taylor_barrier",
 ]
