@@ -2,6 +2,7 @@
 
 from .alignment import LayerAlignment, MergedAlignment, SingularAlignment, merged_alignment, singular_alignment
 from .barrier import Barrier, barrier
+from .diagnosis import Diagnosis, Verdict, diagnose, report_page
 from .distance import DistanceReduction, distance_reduction
 from .inputs import InputEnergy, LayerDifference, energy_share, input_energy, layer_difference
 from .objective import LayerObjective, SingularObjective, singular_objective
@@ -23,6 +24,7 @@ from .taylor import TaylorBarrier, taylor_barrier
 
 __all__ = [
     "Barrier",
+    "Diagnosis",
     "DistanceReduction",
     "InputEnergy",
     "LayerAlignment",
@@ -35,7 +37,9 @@ __all__ = [
     "Spectra",
     "Summary",
     "TaylorBarrier",
+    "Verdict",
     "barrier",
+    "diagnose",
     "distance_reduction",
     "energy_share",
     "input_energy",
@@ -52,6 +56,7 @@ __all__ = [
     "plot_spectra",
     "plot_trace",
     "plot_widths",
+    "report_page",
     "singular_alignment",
     "singular_objective",
     "spectra",

@@ -12,8 +12,10 @@ from .files import (
     merge_files,
 )
 from .models import SpecFile, read_spec, spec_of_file
+from .pairs import AlignedPair, read_pair, read_plain_pair
 
 __all__ = [
+    "AlignedPair",
     "AppliedFile",
     "MatchOptions",
     "MatchSummary",
@@ -24,6 +26,8 @@ __all__ = [
     "apply_file",
     "match_files",
     "merge_files",
+    "read_pair",
+    "read_plain_pair",
     "read_spec",
     "reset_batchnorm",
     "spec_of_file",
