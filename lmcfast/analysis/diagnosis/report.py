@@ -66,7 +66,11 @@ def _verdict(diagnosis: Diagnosis) -> Section:
     gamma = GAMMAS[-1]
     rows: list[list[Cell]] = [
         ["distance of B to A", _number(weights.reductions[0].before), _mean(one.after for one in weights.reductions)],
-        [f"R({gamma:g})", _number(weights.without[gamma].pooled), _mean(o.pooled for o in weights.aligned[gamma])],
+        [
+            f"R({gamma:g})",
+            f"{weights.without[gamma].pooled:.3f}",
+            _mean((one.pooled for one in weights.aligned[gamma]), digits=3),
+        ],
     ]
     if behaviour is not None:
         for name in (LOSS, *behaviour.without.metrics):
@@ -93,7 +97,7 @@ def _line(behaviour: Behaviour) -> Section:
         ["git_re_basin", _number(plain.git_re_basin), _mean(line.git_re_basin for line in lines)],
     ]
     if behaviour.taylor:
-        rows.append(["Taylor estimate, midpoint", None, _mean(one.midpoint for one in behaviour.taylor)])
+        rows.append(["Taylor, midpoint", None, _mean(one.midpoint for one in behaviour.taylor)])
     ends = [[name, *map(_number, (series[0], series[-1]))] for name in names for series in (plain.series(name),)]
     blocks: list[Block] = [
         Text(
@@ -126,10 +130,10 @@ def _distance(weights: Weights) -> Section:
         ["L2 distance", _number(weights.reductions[0].before), _mean(one.after for one in weights.reductions)],
         ["cosine of the angle", _number(weights.cosine_before), _mean(weights.cosine_after)],
     ]
-    rate = _mean((100 * one.rate for one in weights.reductions), "%")
+    rate = _mean((100 * one.rate for one in weights.reductions), "%", digits=1)
     text = (
         f"The permutation brings B closer by {rate}; against a network of the same singular values with random vectors "
-        f"matching reaches {100 * weights.chance.rate:.3g} %. Trained networks that merge well are commonly 6 to 20 % "
+        f"matching reaches {100 * weights.chance.rate:.1f} %. Trained networks that merge well are commonly 6 to 20 % "
         "closer after it: the distance alone does not explain it. The norm of the merge is "
         f"{_mean(weights.shrinkage)} of its parents' mean norm (0.71 if they were orthogonal, 1 if equal): what is "
         "missing has been averaged away."

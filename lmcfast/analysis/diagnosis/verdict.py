@@ -18,11 +18,11 @@ LIKELY, UNLIKELY = 3.0, 1.5
 
 MEASURED = (
     "Yes: the loss of the merge at 1/2 is at most that of the worse network. "
-    f"Perhaps: at most {REMNANT:.0%} of the barrier without permutation is left. No: more is left."
+    f"Perhaps: at most {100 * REMNANT:.0f} % of the barrier without permutation is left. No: more is left."
 )
 FROM_WEIGHTS = (
     f"R for the singular values of at least {GAMMAS[-1]:g} of the largest, against the R that matching reaches by "
-    f"chance. Likely: at least {LIKELY:g} times as much. Unlikely: less than {UNLIKELY:g} times. "
+    f"chance. Likely: at least {LIKELY:g} times as much, or halfway from it to 1. Unlikely: less than {UNLIKELY:g} times. "
     "This is a rule of thumb: only the loss on data decides, which a model and data would show."
 )
 
@@ -78,11 +78,11 @@ def _by_weights(weights: Weights) -> Verdict:
     plain = weights.without[gamma].pooled
     chance = max(weights.chance.alignment[gamma].pooled, 1e-12)
     permute = aligned > plain
-    ratio = max(aligned, plain) / chance
-    answer: Answer = "yes" if ratio >= LIKELY else "perhaps" if ratio >= UNLIKELY else "no"
+    reached = max(aligned, plain)
+    ratio = reached / chance
+    answer: Answer = "yes" if ratio >= LIKELY or 2 * reached >= 1 + chance else "perhaps" if ratio >= UNLIKELY else "no"
     how = "with B permuted" if permute else "with B as it is"
     reason = (
-        f"R({gamma:g}) is {max(aligned, plain):.3f} {how}; matching reaches {chance:.3f} by chance, "
-        f"so {ratio:.1f} times as much."
+        f"R({gamma:g}) is {reached:.3f} {how}; matching reaches {chance:.3f} by chance, so {ratio:.1f} times as much."
     )
     return Verdict(answer, False, permute, reason, FROM_WEIGHTS)
