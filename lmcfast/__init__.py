@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from .matching.weight_matching import weight_matching as weight_matching
     from .merging import UnresetBatchNormWarning as UnresetBatchNormWarning
     from .merging import reset_batchnorm as reset_batchnorm
+    from .merging.repair import RepairReport as RepairReport
+    from .merging.repair import repair as repair
+    from .merging.repair import repair_many as repair_many
+    from .merging.repair import rescale as rescale
     from .params import apply_permutations as apply_permutations
     from .params import compose_permutations as compose_permutations
     from .params import distance as distance
@@ -76,6 +80,10 @@ _HOME = {
     "straight_through_matching": "matching.straight_through",
     "weight_matching": "matching",
     "UnresetBatchNormWarning": "merging",
+    "RepairReport": "merging",
+    "repair": "merging",
+    "repair_many": "merging",
+    "rescale": "merging",
     "reset_batchnorm": "merging",
     "apply_permutations": "params",
     "compose_permutations": "params",
