@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from .matching.activation import activation_matching as activation_matching
     from .matching.many import ManyResult as ManyResult
     from .matching.many import match_many as match_many
+    from .matching.partial import PartialResult as PartialResult
+    from .matching.partial import expand as expand
+    from .matching.partial import partial_matching as partial_matching
     from .matching.straight_through import straight_through_matching as straight_through_matching
     from .matching.weight_matching import weight_matching as weight_matching
     from .merging import UnresetBatchNormWarning as UnresetBatchNormWarning
@@ -77,6 +80,9 @@ _HOME = {
     "activation_matching": "matching.activation",
     "ManyResult": "matching.many",
     "match_many": "matching.many",
+    "PartialResult": "matching.partial",
+    "expand": "matching.partial",
+    "partial_matching": "matching.partial",
     "straight_through_matching": "matching.straight_through",
     "weight_matching": "matching",
     "UnresetBatchNormWarning": "merging",
