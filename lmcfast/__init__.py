@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .matching.partial import expand as expand
     from .matching.partial import partial_matching as partial_matching
     from .matching.straight_through import straight_through_matching as straight_through_matching
+    from .matching.straight_through_many import straight_through_many as straight_through_many
     from .matching.weight_matching import weight_matching as weight_matching
     from .merging import UnresetBatchNormWarning as UnresetBatchNormWarning
     from .merging import reset_batchnorm as reset_batchnorm
@@ -84,6 +85,7 @@ _HOME = {
     "expand": "matching.partial",
     "partial_matching": "matching.partial",
     "straight_through_matching": "matching.straight_through",
+    "straight_through_many": "matching.straight_through_many",
     "weight_matching": "matching",
     "UnresetBatchNormWarning": "merging",
     "RepairReport": "merging",
