@@ -22,7 +22,7 @@ from .frank_wolfe import relax
 from .nested_descent import match_nested
 from .nested_problem import is_nested, make_nested_problem
 from .objective import Alignment, distance_as_stored
-from .problem import Params, Patterns, Problem, make_problem
+from .problem import Params, Patterns, Problem, TensorWeights, make_problem
 from .result import MatchResult
 from .scores import ScoreTable
 from .start import STARTS, Start, choose_start
@@ -43,7 +43,7 @@ def weight_matching(
     device: str | torch.device | None = None,
     fix: Patterns = (),
     only: Patterns | None = None,
-    tensor_weights: Mapping[str, float] | None = None,
+    tensor_weights: TensorWeights | None = None,
     deterministic: bool = False,
     callback: Callback | None = None,
     method: Method = "descent",
@@ -85,7 +85,7 @@ def weight_matching(
             transformer's residual stream, which moves by default.
         only: names of groups (wildcards) that may move; default all.
         tensor_weights: {tensor name or wildcard: weight >= 0} scales a tensor's share of the objective; where several
-            match, the last counts. 0 leaves the tensor out.
+            match, the last counts. 0 leaves the tensor out. "normalized": each counts by its cosine, 1 / (|A| |B|).
         deterministic: on a GPU, use deterministic algorithms for products (torch then asks for the environment variable
             CUBLAS_WORKSPACE_CONFIG) and assignments (slow); the CPU always repeats.
         callback: called with each :class:`~lmcfast.matching.Step` as it is made.
