@@ -60,7 +60,7 @@ def main() -> None:
 
     rows = []
     for name in options.cases:
-        for weights in ("trained", "random"):
+        for weights in options.weights:
             pair = (
                 networks.trained_pair(name, options.cache, options.mnist)
                 if weights == "trained"
@@ -75,6 +75,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=["mlp 3x512", "mlp 3x1024"])
+    parser.add_argument("--weights", nargs="+", choices=("trained", "random"), default=["trained", "random"])
     parser.add_argument("--seeds", type=int, default=10, help="runs of the naive algorithm")
     parser.add_argument("--cache", type=Path, default=Path("trained"), help="folder of the trained networks")
     parser.add_argument("--mnist", type=Path, required=True, help="an .npz file of MNIST")
