@@ -12,6 +12,7 @@ from .files import (
     merge_files,
 )
 from .models import SpecFile, read_spec, spec_of_file
+from .repair import RepairReport, repair, repair_many, rescale
 
 __all__ = [
     "AppliedFile",
@@ -19,12 +20,16 @@ __all__ = [
     "MatchSummary",
     "MatchedFiles",
     "MergedFile",
+    "RepairReport",
     "SpecFile",
     "UnresetBatchNormWarning",
     "apply_file",
     "match_files",
     "merge_files",
     "read_spec",
+    "repair",
+    "repair_many",
+    "rescale",
     "reset_batchnorm",
     "spec_of_file",
 ]
