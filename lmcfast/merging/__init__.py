@@ -12,9 +12,11 @@ from .files import (
     merge_files,
 )
 from .models import SpecFile, read_spec, spec_of_file
+from .pairs import AlignedPair, read_pair, read_plain_pair
 from .repair import RepairReport, repair, repair_many, rescale
 
 __all__ = [
+    "AlignedPair",
     "AppliedFile",
     "MatchOptions",
     "MatchSummary",
@@ -26,6 +28,8 @@ __all__ = [
     "apply_file",
     "match_files",
     "merge_files",
+    "read_pair",
+    "read_plain_pair",
     "read_spec",
     "repair",
     "repair_many",
