@@ -35,7 +35,7 @@ def study(
     network: Annotated[str, typer.Option("--network", metavar="|".join(_NETWORKS), help="What is trained.")] = "mlp",
     width: Annotated[
         float | None,
-        typer.Option("--width", metavar="N", help="Units of the MLP's layers (512); else times the channels (1/4, 1/2)."),
+        typer.Option("--width", metavar="N", help="Units of the MLP's layers (512), or times the channels."),
     ] = None,
     methods: Annotated[
         str, typer.Option("--methods", metavar="wm,am,ste", help="Weights, activations, straight-through.")
@@ -146,7 +146,9 @@ def _settings(
 def _bad(error: ValueError) -> typer.BadParameter:
     """An error that begins with the name of a setting, as one of the option."""
     name, colon, text = str(error).partition(": ")
-    return typer.BadParameter(text if colon else str(error), param_hint=f"--{name.replace('_', '-')}" if colon else None)
+    return typer.BadParameter(
+        text if colon else str(error), param_hint=f"--{name.replace('_', '-')}" if colon else None
+    )
 
 
 def _claims(result: dict[str, Any]) -> list[dict[str, object]]:

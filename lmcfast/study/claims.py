@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -141,9 +142,7 @@ def _vectors(figures: Figures) -> Iterator[Claim]:
         f"no network's spectrum further from the mean one than {100 * NEAR:g} % of its length, in any layer",
         f"at most {100 * apart:.1f} %", apart < NEAR,
     )  # fmt: skip
-    low, high, bare = (
-        (figures.r("wm", "0"), figures.r("wm", "0.3"), figures.r("none", "0")) if known else ([], [], [])
-    )
+    low, high, bare = (figures.r("wm", "0"), figures.r("wm", "0.3"), figures.r("none", "0")) if known else ([], [], [])
     yield Claim(
         "2c", "Weight matching aligns the vectors of the large singular values: R(0.3) > R(0)",
         "in the mean of the searches", f"R(0.3) {spread(high)}, R(0) {spread(low)}" if known else "",
@@ -183,8 +182,8 @@ def _activations(figures: Figures) -> Iterator[Claim]:
         near(figures.reduction),
     )  # fmt: skip
     yield Claim(
-        "3c", "and alignment", "mean R(0.3) differ by at most a third", both(lambda method: figures.r(method, "0.3"), 3),
-        near(lambda method: figures.r(method, "0.3")),
+        "3c", "and alignment", "mean R(0.3) differ by at most a third",
+        both(lambda method: figures.r(method, "0.3"), 3), near(lambda method: figures.r(method, "0.3")),
     )  # fmt: skip
     alike = figures.of_searches("am", lambda one: float(one["match"]["as_wm"])) if known else []
     yield Claim(
@@ -223,4 +222,4 @@ def _straight_through(figures: Figures, method: str) -> Iterator[Claim]:
 def _below(small: list[float], large: list[float]) -> bool:
     """Whether the mean of the differences is above 0 by more than its standard error (0 for one trial)."""
     mean, deviation = mean_deviation(two - one for one, two in zip(small, large, strict=True))
-    return mean > deviation / len(small) ** 0.5
+    return mean > deviation / math.sqrt(len(small))

@@ -35,7 +35,7 @@ FILES = {"figures": "study.json", "markdown": "study.md", "page": "study.html"}
 
 
 def write_report(out: Path, study: Study) -> dict[str, Path]:
-    """Write ``study.json``, ``study.md`` with its pictures in ``figures/``, and ``study.html``, each whole; their paths.
+    """Write ``study.json``, ``study.md`` with its pictures in ``figures/``, and ``study.html``; their paths.
 
     ``study``: what :func:`run_study` returned. Raises ``UnavailableError`` where matplotlib or jinja2 is missing.
     """
@@ -72,7 +72,8 @@ def study_page(study: Study, pictures: Mapping[str, tuple[Picture, str]]) -> Pag
 def markdown(study: Study, pictures: Mapping[str, tuple[Picture, str]]) -> str:
     """The report as text; pictures are links to ``figures/``."""
     lines = [f"# Study: {study_label(study)}", "", verdict(study), ""]
-    for block in (claims_table(study), *_disagreements(study), *study_tables([study])):
+    blocks: list[Table | Text] = [claims_table(study), *_disagreements(study), *study_tables([study])]
+    for block in blocks:
         if isinstance(block, Table):
             lines += [f"**{block.caption}**", "", block.markdown(), ""]
         else:
@@ -99,7 +100,9 @@ def _tone(study: Study) -> Any:
 
 def _disagreements(study: Study) -> list[Text]:
     return [
-        Text(f"{claim.number} disagrees with the paper: measured {claim.figures}; the criterion was: {claim.criterion}.")
+        Text(
+            f"{claim.number} disagrees with the paper: measured {claim.figures}; the criterion was: {claim.criterion}."
+        )
         for claim in study_claims(study)
         if claim.reproduced is False
     ]
@@ -115,20 +118,22 @@ def conditions(study: Study) -> list[str]:
         f"seed {seed}: {facts['loss']:.4f} and {100 * facts['accuracy']:.2f} %"
         for seed, facts in study["networks"].items()
     )
+    train, test = (data["images"][split] for split in ("training", "test"))
+    few, costly = settings["images"], settings["costly_images"]
     count = len(study["searches"]["none"])
     pairs = ", ".join(study["searches"]["none"])
     threes = ", ".join(study["triples"]["none"])
     paragraphs = [
-        f"{data['images']['training']} training and {data['images']['test']} test images of {shape} from "
-        f"{data['name']}; trained by {recipe}. Test loss and accuracy of the networks: {losses}.",
-        f"Figures are means and sample standard deviations over {count} searches. A search is one pair of independently "
-        f"trained networks, anchor first, and one run of the method: seeds {pairs}. A network can stand in several "
-        f"pairs, so the searches are not independent of each other."
+        f"{train} training and {test} test images of {shape} from {data['name']}; trained by {recipe}. Test loss and accuracy of the networks: {losses}.",
+        f"Figures are means and sample standard deviations over {count} searches. A search is one pair of "
+        f"independently trained networks, anchor first, and one run of the method: seeds {pairs}. A network can stand "
+        f"in several pairs, so the searches are not independent of each other."
         + (f" Threes, anchor first: {threes}." if threes else ""),
         f"The barrier is the midpoint's: loss at 1/2 minus the mean of the ends' losses, signed, on the first "
-        f"{settings['images']} test images. Taylor estimates, inputs and plane: the first {settings['costly_images']}. "
-        f"BatchNorm statistics, where there are any, are computed anew after each merge and activation matching looks "
-        f"at the first {settings['images']} training images (BatchNorm of the plane: {settings['costly_images']}).",
+        f"{min(few, test)} test images; Taylor estimates, inputs and plane: the first {min(costly, test)}. BatchNorm "
+        f"statistics, where there are any, are computed anew at every point of a line, on the first "
+        f"{min(few, train)} training images (of the plane: {min(costly, train)}); activation matching looks at the "
+        f"first {min(few, train)} training images.",
         f"Straight-through estimator: {study['ste_steps']} steps of {settings['ste_batch']} images, Adam with rate "
         f"1e-3, theta~ from the anchor's weights (or random ones, where that is said), loss at the midpoint, the "
         f"permutations with the lowest running mean of the loss.",
@@ -166,7 +171,7 @@ def study_pictures(study: Study) -> dict[str, tuple[Picture, str]]:
     if values.has("am"):
         found["figure15"] = (_r_picture(values, "am"), "Figure 15: R without and with activation matching.")
         found["figure16"] = (
-            _merged_picture(values, "am"), "Figure 16: R of the network merged by activation matching with its parents.",
+            _merged_picture(values, "am"), "Figure 16: R with its parents of the network merged by activation matching.",
         )  # fmt: skip
     return found
 
@@ -192,10 +197,7 @@ def _merged_picture(values: claims.Figures, method: str) -> Picture:
         return values.of_searches(method, lambda one: float(one["r_merged"][which][gamma]["pooled"]))
 
     return plot_alignment(
-        {
-            _gamma(gamma): {"merged and A": side("a", gamma), "merged and B": side("b", gamma)}
-            for gamma in ("0", "0.3")
-        }
+        {_gamma(gamma): {"merged and A": side("a", gamma), "merged and B": side("b", gamma)} for gamma in ("0", "0.3")}
     )
 
 
