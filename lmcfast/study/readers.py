@@ -228,7 +228,7 @@ _KINDS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Dataset]], ...] = (
 
 
 def _pixels(images: Bytes) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images)).to(torch.float32) / 255
+    return torch.from_numpy(images.astype(np.float32, order="C")) / 255
 
 
 def _labels(labels: Bytes) -> Tensor:

@@ -124,7 +124,8 @@ def conditions(study: Study) -> list[str]:
     pairs = ", ".join(study["searches"]["none"])
     threes = ", ".join(study["triples"]["none"])
     paragraphs = [
-        f"{train} training and {test} test images of {shape} from {data['name']}; trained by {recipe}. Test loss and accuracy of the networks: {losses}.",
+        f"{train} training and {test} test images of {shape} from {data['name']}; trained by {recipe}. Test loss and "
+        f"accuracy of the networks: {losses}.",
         f"Figures are means and sample standard deviations over {count} searches. A search is one pair of "
         f"independently trained networks, anchor first, and one run of the method: seeds {pairs}. A network can stand "
         f"in several pairs, so the searches are not independent of each other."
@@ -171,7 +172,7 @@ def study_pictures(study: Study) -> dict[str, tuple[Picture, str]]:
     if values.has("am"):
         found["figure15"] = (_r_picture(values, "am"), "Figure 15: R without and with activation matching.")
         found["figure16"] = (
-            _merged_picture(values, "am"), "Figure 16: R with its parents of the network merged by activation matching.",
+            _merged_picture(values, "am"), "Figure 16: R of the network merged by activation matching and its parents.",
         )  # fmt: skip
     return found
 

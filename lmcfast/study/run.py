@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..errors import CheckpointError
 from ..params import apply_permutations
 from ..spec import check_params, spec_from_params
 from .data import Dataset
+from .demo import one_thread
 from .matches import find_match, match_settings
 from .measures import Bench, measure_networks, measure_search, measure_triple
 from .settings import Search, StudySettings, Triple
@@ -65,8 +67,15 @@ def run_study(
 
     Raises ``CheckpointError`` naming a file or the folder, ``ValueError`` naming a setting.
     """
+    store = Store(Path(out))
+    # an MLP's products are small: more threads are no faster, and far slower where they have to share their cores
+    with one_thread() if settings.network == "mlp" else nullcontext():
+        return _run(_Study(store, data, settings, progress or (lambda stage, done, total: None)))
+
+
+def _run(study: _Study) -> dict[str, Any]:
+    data, settings = study.data, study.settings
     network = settings.factory(data)
-    study = _Study(Store(Path(out)), data, settings, progress or (lambda stage, done, total: None))
     module = build(network, 0).eval()
     networks = {seed: study.trained(module, seed) for seed in settings.needed_seeds()}
     first = next(iter(networks.values()))

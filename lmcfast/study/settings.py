@@ -27,7 +27,7 @@ GAMMAS = (0.0, 0.3)
 _WIDTHS = {"mlp": 512.0, "vgg11": 0.25, "resnet20": 0.5}
 _HIDDEN = 3
 _FEW = 10_000  # training images below which the paper's five epochs are too few steps
-_LEAST_STE_STEPS = 500
+_FEW_STE_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,8 @@ class StudySettings:
         return list(dict.fromkeys(search for triple in self._all_triples() for search in triple.searches()))
 
     def ste_steps(self, data: Dataset) -> int:
-        """Steps of the straight-through estimator: ``ste_epochs`` passes, or 500 where few images make fewer steps."""
-        steps = math.ceil(self.ste_epochs * len(data.train_inputs) / self.ste_batch)
-        return max(steps, _LEAST_STE_STEPS) if len(data.train_inputs) < _FEW else steps
+        """Steps of the straight-through estimator."""
+        return math.ceil(self.ste_epochs * len(data.train_inputs) / self.ste_batch)
 
     def label(self) -> str:
         """Network and width as one word for file names: "mlp-w512", "vgg11-w0.25"."""
@@ -176,14 +175,16 @@ def default_settings(
 ) -> StudySettings:
     """The paper's recipe for the network, scaled where a CPU or few images ask for it.
 
-    An MLP on few images trains by the demo's recipe. Convolution networks train 20 epochs, of which one warms up, and
-    their costly measures look at fewer images and points; three seeds instead of five.
+    An MLP on few images trains by the demo's recipe, and its straight-through estimator makes 500 steps. Convolution
+    networks train 20 epochs, of which one warms up, and their costly measures look at fewer images and points; three
+    seeds instead of five.
     """
     _choice("network", network, NETWORKS)
     settings = StudySettings(network=network, width=_WIDTHS[network] if width is None else width)
     if network == "mlp":
-        few = len(data.train_inputs) < _FEW
-        settings = replace(settings, recipe=DEMO_RECIPE if few else MLP_RECIPE)
+        if len(data.train_inputs) < _FEW:
+            passes = _FEW_STE_STEPS * settings.ste_batch / len(data.train_inputs)
+            settings = replace(settings, recipe=DEMO_RECIPE, ste_epochs=passes)
     else:
         recipe = replace(CONVOLUTION_RECIPE, epochs=20, warmup=1)
         settings = replace(
