@@ -134,3 +134,15 @@ def test_tables_hold_means_and_deviations() -> None:
     assert row[:4] == ["mlp 3 x 512, some", "1.100 ± 0.141", "0.0000 ± 0.0141", "0.2500 ± 0.0707"]
     assert row[-1] == "16.0 ± 1.4"
     assert len(tables["Table 3"].rows) == 6
+
+
+def test_tables_of_one_study_have_a_row_for_each_method() -> None:
+    tables = study_tables([papers()])
+    assert [table.caption.partition(":")[0] for table in tables[:2]] == ["Table 1; Table 2; Table 4", "Table 3"]
+    assert tables[0].head[0] == "method"
+    assert [row[0] for row in tables[0].rows] == [
+        "weight matching", "straight-through estimator", "activation matching",
+    ]  # fmt: skip
+    alone = papers()
+    del alone["searches"]["am"], alone["searches"]["ste"]
+    assert study_tables([alone])[0].rows[0][0] == "mlp 3 x 512, some"

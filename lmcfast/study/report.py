@@ -111,7 +111,7 @@ def _disagreements(study: Study) -> list[Text]:
 def conditions(study: Study) -> list[str]:
     """Recipe, searches, measures and machine, a paragraph each."""
     settings, data, machine = study["settings"], study["data"], study["machine"]
-    recipe = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings["recipe"].items())
+    recipe = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in _told(settings["recipe"]))
     shape = " x ".join(map(str, data["images"]["shape"]))
     given = [seed for seed, facts in study["networks"].items() if facts["given"]]
     losses = ", ".join(
@@ -144,6 +144,12 @@ def conditions(study: Study) -> list[str]:
     if given:
         paragraphs.insert(1, f"The networks of the seeds {', '.join(given)} were given as files, not trained here.")
     return paragraphs
+
+
+def _told(recipe: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The recipe's entries that do something."""
+    adam = recipe["optimizer"] == "adam"
+    return [(name, value) for name, value in recipe.items() if value and not (adam and name == "momentum")]
 
 
 def study_pictures(study: Study) -> dict[str, tuple[Picture, str]]:

@@ -21,12 +21,13 @@ def study_label(study: Study) -> str:
 
 
 def study_tables(studies: Sequence[Study]) -> list[Table]:
-    """Tables 1, 2, 4 and 3 (those whose methods were run), then losses and R."""
-    found = []
-    for method in _NUMBERS:
-        rows = [_pair_row(study, method) for study in studies if Figures(study).has(method)]
-        if rows:
-            found.append(_pair_table(method, rows))
+    """Tables 1, 2, 4 and 3 (those whose methods were run), then losses and R.
+
+    Of several studies each table has a row for each; of one study, tables 1, 2 and 4 are one table.
+    """
+    methods = [method for method in _NUMBERS if any(Figures(study).has(method) for study in studies)]
+    groups = [methods] if len(studies) == 1 else [[method] for method in methods]
+    found = [_pair_table(studies, group) for group in groups if group]
     rows = [row for study in studies for row in _triple_rows(study)]
     if rows:
         head = ["study", "method", "barrier between b and c", "R(0)", "R(0.3)", "loss of the three merged", "accuracy"]
@@ -36,15 +37,38 @@ def study_tables(studies: Sequence[Study]) -> list[Table]:
     head = ["study", "method", "R(0)", "R(0.3)", "merged and parents, R(0)", "R(0.3)", "placed as by WM"]
     caption = "R: how well singular vectors are aligned (figures 2, 3, 15 and 16)"
     found.append(Table(head, [row for study in studies for row in _r_rows(study)], caption))
-    return found
+    return [_without_constant(table) for table in found]
+
+
+def _without_constant(table: Table) -> Table:
+    """Without the study's or the method's column, where the caption or the page says it."""
+    kept = [
+        index for index, name in enumerate(table.head)
+        if name not in ("study", "method") or len({row[index] for row in table.rows}) > 1
+    ]  # fmt: skip
+    if table.head[kept[0]] not in ("study", "method"):
+        kept.insert(0, 0)
+    rows = [[row[index] for index in kept] for row in table.rows]
+    return Table([table.head[index] for index in kept], rows, table.caption)
 
 
 def claims_table(study: Study, caption: str = "") -> Table:
     rows = [
-        [f"{claim.number} {claim.text}", claim.figures or None, claim.criterion, claim.verdict]
+        [f"{claim.number} {claim.text}", claim.verdict, claim.figures or None, claim.criterion]
         for claim in study_claims(study)
     ]
-    return Table(["claim", "measured", "criterion", "verdict"], rows, caption or f"Claims: {study_label(study)}")
+    return Table(["claim", "verdict", "measured", "criterion"], rows, caption or f"Claims: {study_label(study)}")
+
+
+def _pair_table(studies: Sequence[Study], methods: Sequence[str]) -> Table:
+    head = [
+        "study", "method", "barrier without matching", "with", "Taylor estimate", "distance without matching", "with",
+        "reduction, %",
+    ]  # fmt: skip
+    rows = [_pair_row(study, method) for method in methods for study in studies if Figures(study).has(method)]
+    numbers = [_NUMBERS[method] for method in methods]
+    caption = f"{_NUMBERS[methods[0]]}: {TITLES[methods[0]]}" if len(methods) == 1 else "; ".join(numbers)
+    return Table(head, rows, caption)
 
 
 def _pair_row(study: Study, method: str) -> list[str]:
@@ -53,6 +77,7 @@ def _pair_row(study: Study, method: str) -> list[str]:
     after = figures.of_searches(method, lambda one: float(one["distance"]["after"]))
     return [
         study_label(study),
+        TITLES[method],
         spread(figures.barrier("none")),
         spread(figures.barrier(method), 4),
         spread(figures.taylor(method), 4),
@@ -60,14 +85,6 @@ def _pair_row(study: Study, method: str) -> list[str]:
         spread(after, 2),
         spread(figures.reduction(method), 1),
     ]
-
-
-def _pair_table(method: str, rows: list[list[str]]) -> Table:
-    head = [
-        "study", "barrier without matching", "with", "Taylor estimate", "distance without matching", "with",
-        "reduction, %",
-    ]  # fmt: skip
-    return Table(head, rows, f"{_NUMBERS[method]}: {TITLES[method]}")
 
 
 def _methods(study: Study) -> list[str]:
