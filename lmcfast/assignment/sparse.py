@@ -26,8 +26,8 @@ def solve_sparse_assignment(
     Every row gets its own column (n <= m), or every column its own row (n > m).
 
     Args:
-        indptr: (n + 1,) integers: the pairs of row i are entries indptr[i] to indptr[i + 1] - 1 (compressed sparse rows,
-            as ``scipy.sparse.csr_array`` holds them).
+        indptr: (n + 1,) integers: the pairs of row i are entries indptr[i] to indptr[i + 1] - 1 (compressed sparse
+            rows, as ``scipy.sparse.csr_array`` holds them).
         indices: (entries,) integers, the column of each entry; at most once in a row, in any order.
         values: (entries,) real numbers, the scores; used as float64. A stored 0 is a pair worth 0. ``-inf``
             (minimising: ``+inf``) forbids a pair, as if it were not listed.
