@@ -186,6 +186,7 @@ class SparseSolver {
     end_distance_ = std::numeric_limits<double>::infinity();
     counts_.scores_read += lists_.indptr[start + 1] - lists_.indptr[start];
     double reach = 0, row_profit = profit(start);
+    if (row_profit == kNone) return false;
     for (int i = start;;) {
       relax(i, reach, row_profit);
       while (!heap_.empty() && is_stale(heap_.front())) pop();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import Any
 
 FACE = os.environ["LMCFAST_FACE"]
 
@@ -12,10 +13,16 @@ if FACE != "scipy":
     sys.modules[FACE] = importlib.import_module(f"lmcfast.compat.{FACE}")
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: Any) -> None:
     """scipy's tests have imported scipy's function by now."""
-    if FACE == "scipy":
-        from lmcfast.compat import accelerate
+    if FACE != "scipy":
+        return
+    from scipy import optimize
 
-        changed = accelerate().modules
-        assert changed, "no test module holds scipy's function"
+    from lmcfast.compat.scipy import linear_sum_assignment
+
+    modules = {item.module for item in session.items}
+    assert modules, "no tests"
+    for module in modules:
+        assert module.linear_sum_assignment is optimize.linear_sum_assignment
+        module.linear_sum_assignment = linear_sum_assignment

@@ -119,13 +119,14 @@ class MergeMany:
         states = [self._load(model) for model in self.models]
         found = match_many(spec, states, max_rounds=max_iterations, max_sweeps=max_iterations_pcd)
         aligned = found.apply()
+        buffers = {name: aligned[0][name] for name, _ in self.working_model.named_buffers() if name in aligned[0]}
+        merged = found.merge() | buffers  # before the models, which the states may share their memory with, are moved
         for model, state in zip(self.models, aligned, strict=True):
             if isinstance(model, nn.Module):
                 model.load_state_dict(state)
             else:
                 torch.save(state, model)
-        buffers = {name: aligned[0][name] for name, _ in self.working_model.named_buffers() if name in aligned[0]}
-        self.working_model.load_state_dict(found.merge() | buffers)
+        self.working_model.load_state_dict(merged)
         self._merged_model = copy.deepcopy(self.working_model)
         if self.logging_level <= logging.INFO:
             print(found)
