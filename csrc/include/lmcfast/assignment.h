@@ -42,7 +42,7 @@ struct AssignmentOptions {
   Certify certify =
       Certify::lists;  // lists: from the bounds that the solver holds; full: from a fresh read of the scores
   Ties ties = Ties::any;
-  int threads = 1;     // problems of a batch, or passes over one large problem, are spread over them; same result
+  int threads = 1;  // problems of a batch, or passes over one large problem, are spread over them; same result
   bool (*interrupted)(void*) = nullptr;  // asked some ten times a second, not within a pass; by the calling thread only
   void* interrupted_argument = nullptr;
 };

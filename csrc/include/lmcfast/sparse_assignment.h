@@ -12,8 +12,8 @@
 namespace lmcfast {
 
 // The pairs of row i are entries indptr[i] to indptr[i + 1] - 1 of `indices` and `values` (compressed sparse rows), in
-// any order. A stored 0 is a pair worth 0; a stored -inf (minimising: +inf) is no pair. Undefined unless indptr[0] is 0,
-// indptr never falls, and every index is at least 0 and less than `columns`.
+// any order. A stored 0 is a pair worth 0; a stored -inf (minimising: +inf) is no pair. Undefined unless indptr[0] is
+// 0, indptr never falls, and every index is at least 0 and less than `columns`.
 struct SparseAssignmentProblem {
   const int64_t* indptr;   // (rows + 1)
   const int32_t* indices;  // (entries)
