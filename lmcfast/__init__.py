@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from . import analysis as analysis
     from .assignment import Assignment as Assignment
     from .assignment import solve_assignment as solve_assignment
+    from .assignment import solve_sparse_assignment as solve_sparse_assignment
     from .errors import CertificateError as CertificateError
     from .errors import CheckpointError as CheckpointError
     from .errors import InfeasibleError as InfeasibleError
@@ -62,6 +63,7 @@ _HOME = {
     "analysis": "analysis",
     "Assignment": "assignment",
     "solve_assignment": "assignment",
+    "solve_sparse_assignment": "assignment",
     "CertificateError": "errors",
     "CheckpointError": "errors",
     "InfeasibleError": "errors",
