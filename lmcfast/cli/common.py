@@ -102,6 +102,28 @@ def print_error(message: str) -> None:
     print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
 
 
+_NOTHING_KEPT = "no output was written"
+_kept = _NOTHING_KEPT
+
+
+@contextmanager
+def keeping(text: str) -> Iterator[None]:
+    """A block that keeps what it has done when Ctrl-C or SIGTERM ends it; ``text`` then says so."""
+    global _kept
+    try:
+        yield
+    except KeyboardInterrupt:
+        _kept = text  # the exception itself does not come through typer
+        raise
+
+
+def what_is_kept() -> str:
+    """What the interrupted run has left, for its last line; asked for once."""
+    global _kept
+    text, _kept = _kept, _NOTHING_KEPT
+    return text
+
+
 def print_notes(notes: Iterable[str]) -> None:
     """Print remarks on how the inputs were read, one a line, to stderr."""
     for note in notes:

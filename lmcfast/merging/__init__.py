@@ -13,6 +13,7 @@ from .files import (
 )
 from .models import SpecFile, read_spec, spec_of_file
 from .pairs import AlignedPair, read_pair, read_plain_pair
+from .repair import RepairReport, repair, repair_many, rescale
 
 __all__ = [
     "AlignedPair",
@@ -21,6 +22,7 @@ __all__ = [
     "MatchSummary",
     "MatchedFiles",
     "MergedFile",
+    "RepairReport",
     "SpecFile",
     "UnresetBatchNormWarning",
     "apply_file",
@@ -29,6 +31,9 @@ __all__ = [
     "read_pair",
     "read_plain_pair",
     "read_spec",
+    "repair",
+    "repair_many",
+    "rescale",
     "reset_batchnorm",
     "spec_of_file",
 ]
