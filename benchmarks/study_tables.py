@@ -1,7 +1,7 @@
 """Tables of several studies side by side, as docs/study.md has them: python benchmarks/study_tables.py FOLDER ...
 
-Each FOLDER is one that `lmcfast study -o FOLDER` filled. --keep FILE writes what the tables need of all of them (nothing
-per layer), and --of FILE prints the tables of such a file.
+Each FOLDER is one that `lmcfast study -o FOLDER` filled. --keep FILE writes what the tables need of all of them
+(nothing per layer), and --of FILE prints the tables of such a file.
 """
 
 from __future__ import annotations

@@ -55,9 +55,8 @@ def barrier(
     over the line between the ends' losses) and git_re_basin (the largest loss minus the mean of the ends).
 
     Example:
-      lmcfast match a.safetensors b.safetensors -o p.safetensors
-      lmcfast barrier a.safetensors b.safetensors --permutations p.safetensors \\
-        --model my_package.networks:make_mlp --data mnist.npz -o barrier.png
+      lmcfast barrier a.safetensors b.safetensors --model nets:mlp --data mnist.npz
+      lmcfast barrier a.pt b.pt --permutations p.safetensors --model nets:mlp --data nets:test -o line.png
     """
     if out is not None:
         common.check_ending(out, (*_PICTURES, ".json"))

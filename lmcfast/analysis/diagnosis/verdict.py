@@ -23,9 +23,9 @@ MEASURED = (
     f"Perhaps: at most {100 * REMNANT:.0f} % of the barrier without permutation is left. No: more is left."
 )
 FROM_WEIGHTS = (
-    f"R for the singular values of at least {GAMMAS[-1]:g} of the largest, against the R that matching reaches by "
-    f"chance. Likely: at least {LIKELY:g} times as much, or halfway from it to 1. Unlikely: less than {UNLIKELY:g} "
-    "times. This is a rule of thumb: only the loss on data decides, which a model and data would show."
+    f"R for the singular values of at least {GAMMAS[-1]:g} of the largest, against the R that matching "
+    f"reaches by chance. Likely: at least {LIKELY:g} times as much, or halfway from it to 1. Unlikely: less than "
+    f"{UNLIKELY:g} times. This is a rule of thumb: only the loss on data decides, which a model and data would show."
 )
 
 
