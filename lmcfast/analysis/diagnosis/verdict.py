@@ -11,7 +11,7 @@ from .weights import GAMMAS, Weights
 
 Answer = Literal["yes", "perhaps", "no"]
 
-MARGIN = 0.05
+MARGIN = 0.1
 """Measured: by what share the loss of a good merge may exceed that of the worse network."""
 REMNANT = 0.2
 """Measured: share of the barrier that may be left for a merge to be a start for further training."""
