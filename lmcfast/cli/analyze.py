@@ -66,7 +66,7 @@ def analyze(
 
     Example:
       lmcfast analyze a.safetensors b.safetensors -o report.html
-      lmcfast analyze a.safetensors b.safetensors --model my_package.networks:make_mlp --data mnist.npz -o report.html
+      lmcfast analyze a.safetensors b.safetensors --model nets:mlp --data mnist.npz -o r.html
     """
     if out is not None:
         common.check_ending(out, (".html", ".htm"))

@@ -55,9 +55,8 @@ def barrier(
     over the line between the ends' losses) and git_re_basin (the largest loss minus the mean of the ends).
 
     Example:
-      lmcfast match a.safetensors b.safetensors -o p.safetensors
-      lmcfast barrier a.safetensors b.safetensors --permutations p.safetensors \\
-        --model my_package.networks:make_mlp --data mnist.npz -o barrier.png
+      lmcfast barrier a.safetensors b.safetensors --model nets:mlp --data mnist.npz
+      lmcfast barrier a.pt b.pt --permutations p.safetensors --model nets:mlp --data nets:test -o line.png
     """
     if out is not None:
         common.check_ending(out, (*_PICTURES, ".json"))
@@ -71,8 +70,7 @@ def barrier(
         params_a, params_b, notes = _ends(a, b, permutations, not ignore_sources)
         measuring.check_network(setup.module, {a: params_a, b: params_b})
         from ..analysis import barrier as measure
-        from ..analysis.plots import new_figure, plot_barrier
-        from ..io import atomic_path
+        from ..analysis.plots import new_figure
 
         if out is not None and out.suffix != ".json":
             new_figure()  # tells now that matplotlib is missing
@@ -82,12 +80,8 @@ def barrier(
             )
         common.print_notes(notes)
         document = {"a": str(a), "b": str(b), "permutations": permutations, **line.to_dict()}
-        if out is not None and out.suffix.lower() == ".json":
-            with atomic_path(out, not no_overwrite) as temporary:
-                temporary.write_text(common.json_text(document) + "\n", encoding="utf-8")
-        elif out is not None:
-            label = "without permutation" if permutations is None else "with permutation"
-            plot_barrier({label: line}, out, ["loss", *line.metrics])
+        if out is not None:
+            _write(line, document, out, not no_overwrite)
         if as_json:
             common.print_json({**document, "out": out, "notes": notes})
         else:
@@ -102,6 +96,18 @@ def _ends(a: Path, b: Path, permutations: Path | None, check_source: bool) -> tu
         return read_plain_pair(a, b)
     pair = read_pair(a, b, [permutations], check_source=check_source)
     return pair.params_a, apply_permutations(pair.spec, pair.permutations[0], pair.params_b), pair.notes
+
+
+def _write(line: Barrier, document: dict[str, Any], out: Path, overwrite: bool) -> None:
+    from ..analysis import plot_barrier
+    from ..io import atomic_path
+
+    if out.suffix.lower() == ".json":
+        with atomic_path(out, overwrite) as temporary:
+            temporary.write_text(common.json_text(document) + "\n", encoding="utf-8")
+        return
+    label = "without permutation" if document["permutations"] is None else "with permutation"
+    plot_barrier({label: line}, out, ["loss", *line.metrics])
 
 
 def _print(line: Barrier, out: Path | None) -> None:

@@ -101,8 +101,10 @@ def prepare_measuring(
         with users_code("--data"):
             batches = list(itertools.islice(batches, max_batches))
     with users_code("--data"):
-        _check_batch(data, next(iter(batches), None))
-    metrics = {"accuracy": accuracy} if _has_classes(loss, next(iter(batches))) else {}
+        first = _first_batch(data, batches)
+    with users_code("--model, --data or --loss"):
+        _try(module, measure, first)
+    metrics = {"accuracy": accuracy} if _has_classes(loss, first) else {}
     _advise_on_batchnorm(module, reset)
     return Measuring(module, batches, training, measure, metrics, reset)
 
@@ -165,11 +167,24 @@ def _data(text: str, batch_size: int) -> tuple[Iterable[tuple[Any, Any]], Iterab
     return batches, batches
 
 
-def _check_batch(data: str, batch: Any) -> None:
+def _first_batch(data: str, batches: Iterable[Any]) -> tuple[Any, Any]:
+    batch = next(iter(batches), None)
     if batch is None:
         raise CheckpointError(f"--data: {data} gave no batches")
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise CheckpointError(f"--data: {data} gave batches that are no pairs (inputs, targets)")
+    return batch[0], batch[1]
+
+
+def _try(module: nn.Module, loss: Callable[[Any, Any], Any], batch: tuple[Any, Any]) -> None:
+    """One batch through network and loss: what does not fit is told before the long work."""
+    import torch
+
+    from ..batches import device_of, to_device
+
+    inputs, targets = to_device(batch, device_of(module))
+    with torch.no_grad():
+        float(loss(module.eval()(inputs), targets))
 
 
 def _has_classes(loss: str, batch: tuple[Any, Any]) -> bool:

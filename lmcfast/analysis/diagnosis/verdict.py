@@ -11,13 +11,15 @@ from .weights import GAMMAS, Weights
 
 Answer = Literal["yes", "perhaps", "no"]
 
+MARGIN = 0.1
+"""Measured: by what share the loss of a good merge may exceed that of the worse network."""
 REMNANT = 0.2
 """Measured: share of the barrier that may be left for a merge to be a start for further training."""
 LIKELY, UNLIKELY = 3.0, 1.5
 """From weights alone: R over the level of chance. Between the two the weights do not tell."""
 
 MEASURED = (
-    "Yes: the loss of the merge at 1/2 is at most that of the worse network. "
+    f"Yes: the loss of the merge at 1/2 is at most {100 * MARGIN:.0f} % above that of the worse network. "
     f"Perhaps: at most {100 * REMNANT:.0f} % of the barrier without permutation is left. No: more is left."
 )
 FROM_WEIGHTS = (
@@ -57,7 +59,7 @@ def _by_data(behaviour: Behaviour) -> Verdict:
     bump = plain.midpoint
     left = mean_deviation(line.midpoint for line in lines).mean if permute else bump
     answer: Answer
-    if merged <= worse:
+    if merged <= worse + MARGIN * abs(worse):
         answer = "yes"
     elif permute and left <= REMNANT * bump:
         answer = "perhaps"

@@ -51,8 +51,14 @@ def _template() -> Template:
         raise UnavailableError("jinja2 is needed for reports: pip install lmcfast[report]") from error
     folder = resources.files(__package__)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tidy"] = _tidy
     environment.globals["style"] = folder.joinpath("page.css").read_text(encoding="utf-8")
     return environment.from_string(folder.joinpath("page.html.jinja").read_text(encoding="utf-8"))
+
+
+def _tidy(text: str) -> str:
+    """No line break between a figure and its unit or deviation."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def _picture(figure: Figure) -> str:
