@@ -98,9 +98,8 @@ LMCFAST_INLINE Doubles select(Mask m, Doubles yes, Doubles no) {
 LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) {
   return (Indices)_mm256_blendv_pd((__m256d)no, (__m256d)yes, m);
 }
-LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) {
-  _mm256_maskstore_epi64(reinterpret_cast<long long*>(p), (__m256i)m, (__m256i)v);
-}
+// Not the masked store of AVX2, which is slow wherever it is microcode.
+LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) { store(p, select(m, v, load(p))); }
 LMCFAST_INLINE Doubles gather(const double* p, const int* at) {
   return Doubles{p[at[0]], p[at[1]], p[at[2]], p[at[3]]};
 }
