@@ -306,11 +306,22 @@ LMCFAST_INLINE uint64_t joined(const Mask* masks) {
   return all;
 }
 
-// Appends first + k to `out` for every bit k of the mask, in order, and returns the new end. May write up to 4 entries
+// Appends first + k to `out` for every bit k of the mask, in order, and returns the new end. May write up to 64 entries
 // past what it appends: where bits are rare, four at once need no branch, and a branch on each would be unpredictable.
 LMCFAST_INLINE int* append_positions(int* out, uint64_t mask, int first) {
 #if defined(__BMI__)
   int* const end = out + __builtin_popcountll(mask);
+#if defined(__AVX512F__)
+  if (end - out > 16) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int k = 0; k < 64; k += 16) {
+      const __mmask16 hit = __mmask16(mask >> k);
+      _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(hit, _mm512_add_epi32(lanes, _mm512_set1_epi32(first + k))));
+      out += __builtin_popcount(hit);
+    }
+    return end;
+  }
+#endif
   do {
     for (int k = 0; k < 4; ++k) {
       out[k] = first + int(_tzcnt_u64(mask));
