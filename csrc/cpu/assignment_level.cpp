@@ -71,16 +71,13 @@ bool start_warm(const OrientedProblem<T>& problem, State<T>& s) {
   return false;
 }
 
-// Bytes of scores up to which strips of columns are read faster than blocks are copied. A strip visits every page of
-// the matrix, and in larger ones, on ordinary pages, it waits for the translation of addresses.
-constexpr int64_t kLazyBytes = int64_t(1) << 21;
-
 // Whether the rows of a problem whose columns lie together are copied only when they are needed (lazy_rows.h). Scores
-// in float64 are checked in a read of their own, which would need them all.
+// in float64 are checked in a read of their own, which would need them all. A square problem may start from prices,
+// with which its lists need whole rows.
 template <class T>
 bool copies_lazily(const OrientedProblem<T>& problem) {
-  return sizeof(T) == sizeof(float) && problem.column_stride != 1 && problem.rows > kDenseRows &&
-         int64_t(problem.rows) * problem.columns * int64_t(sizeof(T)) <= kLazyBytes;
+  if (sizeof(T) != sizeof(float) || problem.column_stride == 1 || problem.rows <= kDenseRows) return false;
+  return problem.rows < problem.columns || LazyRows<T>::suits_strips(problem.rows, problem.columns);
 }
 
 template <class T>
