@@ -17,12 +17,6 @@ namespace lmcfast {
 
 namespace {
 
-// Called without the GIL. True when a Python signal handler raised (Ctrl-C).
-bool python_was_interrupted(void*) {
-  const py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
-
 Certify certify_code(long code) { return code == 0 ? Certify::none : code == 1 ? Certify::lists : Certify::full; }
 
 // The parts of a numpy array that count here.

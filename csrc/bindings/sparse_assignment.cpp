@@ -17,12 +17,6 @@ namespace {
 template <class T>
 using Vector = py::array_t<T, py::array::c_style>;
 
-// Called without the GIL. True when a Python signal handler raised (Ctrl-C).
-bool python_was_interrupted(void*) {
-  const py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
-
 // The caller in Python has checked the structure of the lists. Returns (0, columns, prices, objective, gap, counts) or
 // (status, problem, row, column, value); counts: (entries read, bids, paths, path steps).
 py::tuple solve_sparse(const Vector<int64_t>& indptr, const Vector<int32_t>& indices, const Vector<double>& values,

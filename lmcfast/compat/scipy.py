@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ..assignment import Assignment, solve_assignment
 from ..errors import CertificateError, InfeasibleError, InvalidScoresError
 
-# Smaller side up to which scipy's own choice among several optima is found. Up to here it takes at most a millisecond
-# or so more than any choice, and less than scipy takes (docs/compat.md).
+# Smaller side up to which scipy's own choice among several optima is found. Up to here it takes less than a millisecond
+# more than any choice, and from some 30 rows on less than scipy takes (docs/compat.md).
 SCIPY_TIES = 384
 
 
@@ -53,7 +53,7 @@ def _as_costs(cost_matrix: Any) -> NDArray[Any]:
     convert = not isinstance(cost_matrix, np.ndarray) and not hasattr(cost_matrix, "__array__")
     costs: NDArray[Any] = np.asarray(cost_matrix, dtype=np.float64 if convert else None)
     if costs.dtype.type not in (np.float32, np.float64):
-        if not np.can_cast(costs.dtype, np.float64):
+        if costs.dtype.kind not in "biu" and not np.can_cast(costs.dtype, np.float64):
             raise TypeError(
                 f"Cannot cast array data from {costs.dtype!r} to dtype('float64') according to the rule 'safe'"
             )
