@@ -76,6 +76,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=["mlp 3x512", "mlp 3x1024"])
     parser.add_argument("--weights", nargs="+", choices=("trained", "random"), default=["trained", "random"])
+    parser.add_argument("--ways", nargs="+", metavar="NAME", help="rows of the table to be measured; default all")
     parser.add_argument("--seeds", type=int, default=10, help="runs of the naive algorithm")
     parser.add_argument("--cache", type=Path, default=Path("trained"), help="folder of the trained networks")
     parser.add_argument("--mnist", type=Path, required=True, help="an .npz file of MNIST")
@@ -110,7 +111,8 @@ def _measure(name: str, weights: str, pair: Any, options: argparse.Namespace) ->
         rows.insert(
             0, _row(name, weights, "naive, median", median, median, seconds, seconds, statistics.median(losses))
         )
-    for way, run in ways().items():
+    chosen = {way: run for way, run in ways().items() if options.ways is None or way in options.ways}
+    for way, run in chosen.items():
         found = []
         for seed in range(3 if way in SEEDED else 1):
             began = time.process_time()

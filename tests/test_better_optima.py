@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import optima_experiments as experiments
 import pytest
 import torch
 from helpers.networks import mlp
@@ -92,3 +93,22 @@ def test_methods_keep_held_groups_and_repeat_themselves() -> None:
         assert first.objective == second.objective
     with pytest.raises(ValueError, match=r"method must be one of .* not 'magic'"):
         lmcfast.weight_matching(spec, a, b, method="magic")  # type: ignore[arg-type]
+
+
+def test_experiments_measure_what_they_say() -> None:
+    """Block moves end no lower than the descent, truncation keeps the leading part, all objectives are true."""
+    spec, a, b = pair((10, 16, 16, 5), 2)
+    small = experiments.truncated(a, 0.3)
+    for name, tensor in a.items():
+        if tensor.ndim == 2:
+            values, kept = torch.linalg.svdvals(tensor), torch.linalg.svdvals(small[name])
+            rank = int((values > 0.3 * values[0]).sum())
+            torch.testing.assert_close(kept[:rank], values[:rank], rtol=1e-4, atol=1e-5)
+            assert float(kept[rank:].sum()) < 1e-4
+    descent = lmcfast.weight_matching(spec, a, b).objective
+    for way in (experiments.block_moves, experiments.truncated_start, experiments.random_order):
+        found = way(spec, a, b, 1)
+        aligned = found.apply(b)
+        true = sum(float((a[name].double() * aligned[name].double()).sum()) for name in a)
+        assert found.objective == pytest.approx(true, rel=1e-9)
+        assert found.objective >= descent * (1 - 1e-12) or way is not experiments.block_moves
