@@ -5,6 +5,7 @@
 namespace lmcfast {
 
 void bind_assignment(pybind11::module_& m);
+void bind_sparse_assignment(pybind11::module_& m);
 void bind_units(pybind11::module_& m);
 
 }  // namespace lmcfast

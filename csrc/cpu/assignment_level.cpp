@@ -3,6 +3,7 @@
 #include "dense.h"
 #include "level.h"
 #include "list_solver.h"
+#include "scan_order.h"
 #include "small.h"
 #include "state.h"
 #include "transpose.h"
@@ -88,14 +89,15 @@ Status solve(const OrientedProblem<T>& given, const SolveOptions& options, Orien
   Workspace& w = Workspace::of_this_thread();
   const Workspace::Frame frame(w);
   OrientedProblem<T> problem = given;
-  if (given.column_stride != 1 && !copies_lazily(given)) {
+  const bool ordered = options.ties == Ties::scipy;
+  if (given.column_stride != 1 && (ordered || !copies_lazily(given))) {
     T* const copy = w.take<T>(int64_t(given.rows) * given.columns);
     copy_transposed(given.scores, given.rows, given.columns, given.column_stride, copy, given.columns);
     problem.scores = copy;
     problem.row_stride = given.columns;
     problem.column_stride = 1;
   }
-  if (problem.columns <= kSmallColumns && !problem.column_prices && !problem.row_prices) {
+  if (problem.columns <= kSmallColumns && !ordered && !problem.column_prices && !problem.row_prices) {
     if (problem.columns <= 8) return solve_small<8>(problem, options, out);
     if (problem.columns <= 16) return solve_small<16>(problem, options, out);
     if (problem.columns <= 24) return solve_small<24>(problem, options, out);
@@ -127,17 +129,17 @@ Status solve(const OrientedProblem<T>& given, const SolveOptions& options, Orien
   s.clear_assignment();
 
   // The list method checks the scores in the read that it makes anyway.
-  const bool dense = s.rows <= kDenseRows;
+  const bool dense = ordered || s.rows <= kDenseRows;
   ScoreCheck check{true, false, -1, -1};
   if (dense) check = check_scores(s);
   s.all_finite = check.all_finite;
-  const bool warm = check.valid && start_warm(problem, s);
+  const bool warm = check.valid && !ordered && start_warm(problem, s);
   const bool prove = options.certify != Certify::none;
   Status status = Status::invalid_score;
   work.counts.warm += warm;
   if (dense && check.valid) {
     ++work.counts.dense;
-    status = solve_dense(s, warm, &out.row);
+    status = ordered ? solve_in_scan_order(s, &out.row) : solve_dense(s, warm, &out.row);
     if (status == Status::ok && prove) write_profits_by_reading(s, out.profits);
   } else if (check.valid) {
     ++work.counts.lists;

@@ -20,7 +20,9 @@ import typer
 
 from .. import __version__
 from ..errors import LmcfastError
+from .analyze import analyze
 from .apply import apply
+from .barrier import barrier
 from .common import print_error, what_is_kept
 from .demo import demo
 from .info import info
@@ -63,7 +65,7 @@ def _options(
 
 def _register() -> None:
     """A command's docstring ends with its examples, which the help shows last and unwrapped."""
-    for command in (demo, match, apply, merge, study, spec, info):
+    for command in (demo, match, apply, merge, barrier, analyze, study, spec, info):
         summary, _, rest = (command.__doc__ or "").partition("Example:\n")
         lines = [f"  {line.strip()}" for line in rest.strip().splitlines()]
         app.command(help=summary.strip(), epilog="\n".join(["\b", "Example:", *lines]))(command)

@@ -178,6 +178,14 @@ def spec_source(spec: str, input_shape: Sequence[str] | None) -> str | Permutati
     return derived(make_module(spec, "--spec"), shapes)
 
 
+def refuse_given(context: typer.Context, name: str, beside: str) -> None:
+    """Refuse an option that was given where it has no effect: whoever gives it expects one."""
+    source = context.get_parameter_source(name)
+    if source is not None and source.name == "COMMANDLINE":
+        option = f"--{name.replace('_', '-')}"
+        raise typer.BadParameter(f"has no effect {beside}", param_hint=option)
+
+
 @contextmanager
 def reporting(debug: bool) -> Iterator[None]:
     """Turn errors that a user can cause into one line and exit code 1, and warnings into one line each.
@@ -214,7 +222,12 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print strict JSON: paths become text, numbers that are not finite become null."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    print(json_text(value))
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """Strict JSON, as :func:`print_json` prints it."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -122,7 +122,4 @@ def _refuse_useless(context: typer.Context, permutations: Path | None) -> None:
     useless = ("ignore_sources",) if permutations is None else _MATCHING
     beside = "without" if permutations is None else "with"
     for name in useless:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            option = f"--{name.replace('_', '-')}"
-            raise typer.BadParameter(f"has no effect {beside} --permutations", param_hint=option)
+        common.refuse_given(context, name, f"{beside} --permutations")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
@@ -146,11 +147,21 @@ def _content(params: Params) -> bytes:
     return digest.digest()
 
 
+def _normalized(spec: PermutationSpec, models: Sequence[Params]) -> dict[str, float]:
+    """One weight for all pairs: 1 / the mean squared norm of the tensor."""
+    squares = [scored_weights(spec, params, params, "normalized") for params in models]
+    names = set.intersection(*(set(weights) for weights in squares))
+    mean = {name: sum(1.0 / weights[name] for weights in squares) / len(models) for name in names}
+    return {"*": 0.0, **{glob.escape(name): 1.0 / square for name, square in mean.items()}}
+
+
 class _Together:
     """Networks on their way into one frame: settings, the aligned tensors, and the sum of those that count."""
 
     def __init__(self, spec: PermutationSpec, models: list[Params], options: Mapping[str, Any]) -> None:
         self.spec, self.models, self.options = spec, models, dict(options)
+        if self.options.get("tensor_weights") == "normalized":
+            self.options["tensor_weights"] = _normalized(spec, models)
         self.weights = scored_weights(spec, models[0], models[0], self.options.get("tensor_weights"))
         self.settings: list[Permutations] = [spec.identity() for _ in models]
         self.aligned = [self._scored(params) for params in models]

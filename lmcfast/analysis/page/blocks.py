@@ -57,8 +57,8 @@ class Table:
 
     @property
     def wordy(self) -> list[bool]:
-        """Whether a column holds sentences, which are set flush left and wrapped, rather than figures."""
-        return [any(len(row[index]) > _FIGURES for row in self.cells) for index in range(len(self.head))]
+        """Whether a column after the first holds sentences, set flush left and wrapped, rather than figures."""
+        return [index > 0 and any(len(row[index]) > _FIGURES for row in self.cells) for index in range(len(self.head))]
 
     def markdown(self) -> str:
         """The table for a Markdown file, without the caption."""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+LARGEST_VECTOR = 250_000
+"""Bytes of an SVG above which a figure becomes a PNG."""
+
+
 def render_page(page: Page) -> str:
     """The page as HTML text; the same page gives the same text.
 
@@ -54,7 +58,7 @@ def _template() -> Template:
 def _picture(figure: Figure) -> str:
     """A data URI. SVG, but PNG where so many points make that the smaller one."""
     vector = _saved(figure, "svg")
-    if len(vector) < 250_000:
+    if len(vector) < LARGEST_VECTOR:
         return _uri("image/svg+xml", vector)
     return _uri("image/png", _saved(figure, "png"))
 

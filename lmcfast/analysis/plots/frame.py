@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UnavailableError
 from ...io import atomic_path
+from ...spec.report import shorten
 from ..alignment import SingularAlignment
 from ..summary import mean_deviation
 
@@ -131,7 +132,4 @@ def short(name: str, longest: int = 26) -> str:
     """A tensor's name for an axis: without ".weight" but where a bare number is left; the middle left out if long."""
     layer = name.removesuffix(".weight")
     name = name if layer.isdecimal() else layer
-    if len(name) <= longest:
-        return name
-    half = (longest - 1) // 2
-    return f"{name[:half]}…{name[-(longest - 1 - half) :]}"
+    return shorten(name, longest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ...matching import MatchResult, Step
+from ...matching import MatchResult, Step, Sweep
 from ...matching.trace import sweeps_of
 from ..barrier import LOSS, Barrier
 from . import frame
@@ -79,14 +79,14 @@ def _dress_line(axes: Axes, name: str) -> None:
         axes.set_ylim(bottom=0)
 
 
-def plot_trace(trace: MatchResult | Sequence[Step], path: StrPath | None = None) -> Figure:
+def plot_trace(trace: MatchResult | Sequence[Step] | Sequence[Sweep], path: StrPath | None = None) -> Figure:
     """Draw a match sweep by sweep: the objective above, how many units each sweep moved below.
 
     Sweep 0 is the start. ``ValueError`` for a trace without steps (a result that was read from a file has none);
     other errors as of :func:`plot_barrier`.
     """
     frame.check_path(path)
-    sweeps = sweeps_of(trace.trace if isinstance(trace, MatchResult) else trace)
+    sweeps = _sweeps(trace.trace if isinstance(trace, MatchResult) else trace)
     frame.check_some("trace", sweeps)
     figure = frame.sized_figure(frame.WIDTH, 3.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -97,6 +97,11 @@ def plot_trace(trace: MatchResult | Sequence[Step], path: StrPath | None = None)
     frame.dress(below, "units moved in it", "sweep (0: start)")
     below.xaxis.get_major_locator().set_params(integer=True)
     return frame.finish(figure, path)
+
+
+def _sweeps(records: Sequence[Step] | Sequence[Sweep]) -> Sequence[Sweep]:
+    sweeps = [record for record in records if isinstance(record, Sweep)]
+    return sweeps or sweeps_of([record for record in records if isinstance(record, Step)])
 
 
 def plot_widths(
