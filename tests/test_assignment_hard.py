@@ -141,3 +141,31 @@ def test_tall_problems_that_need_rows_again(rows, kind):
         scores[rng.random(scores.shape) < 0.97] = -np.inf
         scores[np.arange(columns), np.arange(columns)] = -9
     check_optimal(scores, solve(scores))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(900, 450), (2100, 1100)])
+@pytest.mark.parametrize("maximize", [True, False])
+def test_a_tall_matrix_is_read_about_once_as_it_lies(rows, columns, maximize):
+    scores = FAMILIES["weights"](np.random.default_rng(rows), rows, columns).astype(np.float32)
+    a = lmcfast.solve_assignment(scores, maximize=maximize)
+    check_optimal(scores, a, maximize=maximize)
+    assert a.stats.reads <= 1.3
+    for value in (np.nan, np.inf if maximize else -np.inf):
+        broken = scores.copy()
+        broken[rows - 2, columns - 3] = value  # found in that same read
+        with pytest.raises(lmcfast.InvalidScoresError) as caught:
+            lmcfast.solve_assignment(broken, maximize=maximize)
+        assert (caught.value.row, caught.value.column) == (rows - 2, columns - 3)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tall_matrices_with_ties_and_forbidden_columns(threads):
+    rng = np.random.default_rng(5)
+    tied = rng.integers(0, 3, (1900, 1200)).astype(np.float32)  # most rows: the transpose is written
+    check_optimal(tied, solve(tied, threads=threads))
+    some = rng.standard_normal((1900, 1200)).astype(np.float32)
+    some[:, ::50] = 0  # a few: they are read by themselves
+    some[:, 1::50] = -np.inf
+    some[:5, 1::50] = 1
+    some[5:30, 1::50] = rng.standard_normal((25, 24))
+    check_optimal(some, solve(some, threads=threads))
