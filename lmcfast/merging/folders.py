@@ -1,0 +1,69 @@
+"""Merge or align checkpoints of any size: the library functions under ``lmcfast merge`` and ``align`` for folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import OptionError
+from ..io.atomic import StrPath
+from .choice import FolderOptions, MergedFolder, Progress
+from .methods import Method, Recipe, check_recipe
+from .run import Run
+
+
+def merge_checkpoints(
+    sources: Sequence[StrPath],
+    out: StrPath,
+    *,
+    weights: Sequence[float] | None = None,
+    layer_weights: Sequence[tuple[str, Sequence[float]]] = (),
+    method: Method = "linear",
+    base: StrPath | None = None,
+    scale: float = 1.0,
+    density: float = 0.2,
+    seed: int = 0,
+    options: FolderOptions | None = None,
+    callback: Progress | None = None,
+) -> MergedFolder:
+    """Line models up with the first one and write their merge to the folder ``out``, shard by shard.
+
+    ``sources``: folders of safetensors as Hugging Face stores them, or single files; the first one's shards, dtypes,
+    metadata, configuration and tokenizer are the output's. ``weights``: one for each model, equal by default;
+    ``layer_weights``: (pattern of keys, weights) where they differ. ``method``: "linear", "slerp", or with a ``base``
+    "task_arithmetic", "ties", "dare" (``methods.py``); ``scale``, ``density``, ``seed`` are theirs.
+
+    Memory stays bounded, whatever the size; a run that was cut off goes on when it is called again with the same
+    arguments, and gives the same bytes. Inputs are only read. Raises ``CheckpointError``, ``InvalidParamsError`` and
+    ``SpecError`` naming file and tensor, ``OptionError`` naming the option.
+    """
+    chosen = options or FolderOptions()
+    if len(sources) < 2 and not (base is not None and sources):
+        raise OptionError(f"two models or more are needed, not {len(sources)}", "sources")
+    equal = 1.0 if method in ("task_arithmetic", "dare") else 1.0 / len(sources)
+    recipe = Recipe(
+        method,
+        tuple(weights) if weights is not None else (equal,) * len(sources),
+        tuple((pattern, tuple(some)) for pattern, some in layer_weights),
+        scale,
+        density,
+        seed,
+    )
+    check_recipe(recipe, len(sources), base is not None)
+    paths = [*sources, base] if base is not None else list(sources)
+    return Run(paths, out, chosen, recipe, callback).go()
+
+
+def align_checkpoint(
+    a: StrPath,
+    b: StrPath,
+    out: StrPath,
+    *,
+    options: FolderOptions | None = None,
+    callback: Progress | None = None,
+) -> MergedFolder:
+    """Write ``b`` with its units lined up with those of ``a``: the same function, ready for any merge.
+
+    Shards, dtypes, configuration and tokenizer are those of ``b``. Arguments and errors as of
+    :func:`merge_checkpoints`.
+    """
+    return Run([a, b], out, options or FolderOptions(), None, callback).go()
