@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from .matching.many import match_many as match_many
     from .matching.straight_through import straight_through_matching as straight_through_matching
     from .matching.weight_matching import weight_matching as weight_matching
+    from .merging import MergedFolder as MergedFolder
     from .merging import UnresetBatchNormWarning as UnresetBatchNormWarning
+    from .merging import align_checkpoint as align_checkpoint
+    from .merging import merge_checkpoints as merge_checkpoints
     from .merging import reset_batchnorm as reset_batchnorm
     from .params import apply_permutations as apply_permutations
     from .params import compose_permutations as compose_permutations
@@ -76,6 +79,9 @@ _HOME = {
     "straight_through_matching": "matching.straight_through",
     "weight_matching": "matching",
     "UnresetBatchNormWarning": "merging",
+    "MergedFolder": "merging",
+    "align_checkpoint": "merging",
+    "merge_checkpoints": "merging",
     "reset_batchnorm": "merging",
     "apply_permutations": "params",
     "compose_permutations": "params",

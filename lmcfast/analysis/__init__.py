@@ -2,6 +2,7 @@
 
 from .alignment import LayerAlignment, SingularAlignment, singular_alignment
 from .barrier import Barrier, barrier
+from .diagnosis import Diagnosis, LayerDiagnosis, diagnose
 from .distance import DistanceReduction, distance_reduction
 from .inputs import InputEnergy, LayerDifference, energy_share, input_energy, layer_difference
 from .plane import Plane, plane
@@ -11,15 +12,18 @@ from .taylor import TaylorBarrier, taylor_barrier
 
 __all__ = [
     "Barrier",
+    "Diagnosis",
     "DistanceReduction",
     "InputEnergy",
     "LayerAlignment",
+    "LayerDiagnosis",
     "LayerDifference",
     "Plane",
     "SingularAlignment",
     "Spectra",
     "TaylorBarrier",
     "barrier",
+    "diagnose",
     "distance_reduction",
     "energy_share",
     "input_energy",

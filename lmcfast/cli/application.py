@@ -20,6 +20,7 @@ import typer
 
 from .. import __version__
 from ..errors import LmcfastError
+from .align import align
 from .apply import apply
 from .common import print_error
 from .demo import demo
@@ -62,7 +63,7 @@ def _options(
 
 def _register() -> None:
     """A command's docstring ends with its examples, which the help shows last and unwrapped."""
-    for command in (demo, match, apply, merge, spec, info):
+    for command in (demo, match, apply, align, merge, spec, info):
         summary, _, rest = (command.__doc__ or "").partition("Example:\n")
         lines = [f"  {line.strip()}" for line in rest.strip().splitlines()]
         app.command(help=summary.strip(), epilog="\n".join(["\b", "Example:", *lines]))(command)

@@ -1,6 +1,7 @@
 """Joining networks: checkpoint files into one, and the statistics of the joined network repaired."""
 
 from .batchnorm import UnresetBatchNormWarning, reset_batchnorm
+from .choice import FamilyFigures, FolderOptions, MergedFolder
 from .files import (
     AppliedFile,
     MatchedFiles,
@@ -11,19 +12,26 @@ from .files import (
     match_files,
     merge_files,
 )
+from .folders import align_checkpoint, merge_checkpoints, plan_checkpoints
 from .models import SpecFile, read_spec, spec_of_file
 
 __all__ = [
     "AppliedFile",
+    "FamilyFigures",
+    "FolderOptions",
     "MatchOptions",
     "MatchSummary",
     "MatchedFiles",
     "MergedFile",
+    "MergedFolder",
     "SpecFile",
     "UnresetBatchNormWarning",
+    "align_checkpoint",
     "apply_file",
     "match_files",
+    "merge_checkpoints",
     "merge_files",
+    "plan_checkpoints",
     "read_spec",
     "reset_batchnorm",
     "spec_of_file",

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from ..errors import OptionError
 from ..io.atomic import StrPath
-from .choice import FolderOptions, MergedFolder, Progress
+from .choice import FolderOptions, MergedFolder, Progress, plan_families
 from .methods import Method, Recipe, check_recipe
-from .run import Run
+from .planning import Plan, check_memory, make_plan
+from .run import Run, output_size
+from .sources import open_sources
 
 
 def merge_checkpoints(
@@ -67,3 +69,23 @@ def align_checkpoint(
     :func:`merge_checkpoints`.
     """
     return Run([a, b], out, options or FolderOptions(), None, callback).go()
+
+
+def plan_checkpoints(
+    sources: Sequence[StrPath], base: StrPath | None = None, options: FolderOptions | None = None
+) -> Plan:
+    """What a merge of these checkpoints would take: nothing but headers, and a few MiB to time, is read.
+
+    Errors as of :func:`merge_checkpoints`.
+    """
+    chosen = options or FolderOptions()
+    paths = [*sources, base] if base is not None else list(sources)
+    opened = open_sources(paths, any_dtype=chosen.dtype is not None)
+    try:
+        spec, models, parts = plan_families(opened, chosen)
+        check_memory(spec, models, parts, chosen.max_memory)
+        sweeps = 1 if chosen.residual == "keep" else 3
+        return make_plan(spec, models, parts, output_size(opened[0], chosen.dtype), sweeps)
+    finally:
+        for source in opened:
+            source.close()

@@ -44,6 +44,8 @@ class Journal:
         found = self._read()
         if resume and found and found[0] == head:
             self.lines = found[1:]
+            for path in folder.rglob(".lmcfast-*"):  # what a killed run was writing
+                path.unlink()
             return
         self._clear()
         self.add(head)

@@ -102,7 +102,11 @@ class Run:
 
     def _described(self) -> dict[str, Any]:
         """The options that decide the result."""
-        options = {k: v for k, v in asdict(replace(self.options, spec="")).items() if k not in ("max_memory", "resume", "prove")}
+        options = {
+            k: v
+            for k, v in asdict(replace(self.options, spec="")).items()
+            if k not in ("max_memory", "resume", "prove")
+        }
         spec = self.options.spec
         options["spec"] = spec.fingerprint if isinstance(spec, PermutationSpec) else os.fspath(spec)
         options["threads"] = torch.get_num_threads()
@@ -111,7 +115,7 @@ class Run:
 
     def _check_space(self, sources: Sequence[LazyCheckpoint], work: Path) -> None:
         layout = sources[0 if self.recipe is not None else 1]
-        need = _output_size(layout, self.options.dtype)
+        need = output_size(layout, self.options.dtype)
         have = shutil.disk_usage(self.out.absolute().parent).free
         have += sum(path.stat().st_size for path in work.rglob("*") if path.is_file()) if work.exists() else 0
         if need > have:
@@ -277,7 +281,8 @@ def _tensor_bytes(layout: LazyCheckpoint, dtype: str | None) -> int:
     return sum(e.numel * width if width and e.is_floating else e.size for e in layout.entries.values())
 
 
-def _output_size(layout: LazyCheckpoint, dtype: str | None) -> int:
+def output_size(layout: LazyCheckpoint, dtype: str | None) -> int:
+    """Bytes of the output's shards, up to the digits of offsets."""
     heads = sum(
         len(header_bytes([(e.key, e.code, e.shape) for e in shard.entries], shard.metadata)) for shard in layout.shards
     )

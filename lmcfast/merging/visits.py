@@ -213,11 +213,11 @@ def _solved(group: str, sums: _Sums, current: torch.Tensor, always: bool) -> Fou
 
 
 def _whole(family: Family, a: Model, b: Model, others: Setting, now: Setting, told: Told | None) -> Found:
-    params_a = _assembled(family, a, {}, told)
-    params_b = _assembled(family, b, others, told)
+    params_a = assembled(family, a, {}, told)
+    params_b = assembled(family, b, others, told)
     for params, model in ((params_a, a), (params_b, b)):
         for name, tensor in params.items():
-            _check_assembled(model, name, tensor)
+            _check_held(model, name, tensor)
     init = dict(now) or None
     result = weight_matching(family.spec, params_a, params_b, init=init)
     start = result.starts.get("init", result.starts["identity"])
@@ -230,8 +230,8 @@ def _whole(family: Family, a: Model, b: Model, others: Setting, now: Setting, to
     return Found(found, start, result.objective, norms, result.gap, moved, units)
 
 
-def _assembled(family: Family, model: Model, others: Setting, told: Told | None) -> dict[str, torch.Tensor]:
-    """The family's tensors as the spec names them."""
+def assembled(family: Family, model: Model, others: Setting, told: Told | None = None) -> dict[str, torch.Tensor]:
+    """The family's tensors as the spec names them, with ``others`` placed."""
     sources = {name: model.names.sources[name] for name in family.tensors}
     keys = model.keys_of(family.tensors)
     for key in keys:
@@ -244,7 +244,7 @@ def _assembled(family: Family, model: Model, others: Setting, told: Told | None)
     return NameMap(sources).to_module(held)
 
 
-def _check_assembled(model: Model, name: str, tensor: torch.Tensor) -> None:
+def _check_held(model: Model, name: str, tensor: torch.Tensor) -> None:
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float().sum())):
         for key in model.names.sources[name].keys:
             entry = model.files.entries[key]
