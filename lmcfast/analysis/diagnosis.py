@@ -12,8 +12,9 @@ import torch
 from ..io.atomic import StrPath
 from ..merging.choice import FolderOptions, plan_families
 from ..merging.families import Family, residual_groups
+from ..merging.seen import Model
 from ..merging.sources import open_sources
-from ..merging.visits import Model, assembled, visit
+from ..merging.visits import assembled, visit
 from ..spec import PermutationSpec
 from .alignment import singular_alignment
 

@@ -15,8 +15,8 @@ from ..matching.problem import matching_names
 from ..spec import PermutationSpec
 from .families import Family, chosen_roles, families, residual_groups, roles_of
 from .matchmaking import Matched
+from .seen import Model
 from .sources import bind, seen_alike, spec_of_sources
-from .visits import Model
 
 Residual = Literal["keep", "permute"]
 Progress = Callable[[str, str, int, int], object]

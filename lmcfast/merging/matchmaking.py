@@ -18,9 +18,10 @@ from ..params import check_permutations
 from ..spec import PermutationSpec
 from .families import Family
 from .journal import Journal
+from .seen import Found, Model
 from .slots import Setting
 from .stream import BLOCK, Aligned, PlacedRows
-from .visits import Found, Model, visit
+from .visits import visit
 
 Told = Callable[[str, int], object]
 """Told of what is visited, and of bytes that were read for it."""

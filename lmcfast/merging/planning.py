@@ -15,8 +15,9 @@ from ..io.shards import LazyCheckpoint
 from ..matching.nested_scores import CHUNK_BYTES as SCORES_BYTES
 from ..spec import PermutationSpec, group_places
 from .families import Family
+from .seen import CHUNK_BYTES, Model
+from .stacked import Stack, stack_of
 from .stream import BLOCK
-from .visits import CHUNK_BYTES, Model
 
 _LISTS = 1500
 """Bytes for each unit of a large assignment: candidate lists, prices, bounds."""
@@ -82,6 +83,9 @@ def family_plan(family: Family, a: Model, b: Model) -> FamilyPlan:
     keys = a.keys_of([t for t in family.tensors if t not in family.spec.tied])
     read = sum(model.files.entries[key].size for model in (a, b) for key in keys)
     sizes = [family.spec.sizes[group] for group in family.groups]
+    stack = None if family.is_plain else stack_of(family, a)
+    if stack is not None:
+        return _stacked_plan(family, stack, a, b, read)
     if not family.is_plain:
         numbers = sum(a.files.entries[key].numel for key in keys)
         # A, B, B as placed from two starts, in float32, and what was read.
@@ -95,6 +99,19 @@ def family_plan(family: Family, a: Model, b: Model) -> FamilyPlan:
     chunk = max((min(CHUNK_BYTES, 4 * n * place.depth) for _, place in places), default=0)
     memory = 4 * n * n + _LISTS * n + max(pairs, default=0) + 3 * chunk
     return FamilyPlan(family.name, family.groups, family.roles, n, read, operations, memory)
+
+
+def _stacked_plan(family: Family, stack: Stack, a: Model, b: Model, read: int) -> FamilyPlan:
+    """Each pair of experts is a plain group of its own."""
+    n, experts = family.spec.sizes[stack.inner], len(stack.keys)
+    pairs = experts * experts if stack.outer in family.groups else experts
+    keys = stack.keys[0]
+    depth = sum(a.files.entries[key].numel for key in keys) // n
+    largest = max(a.files.entries[key].size + b.files.entries[key].size for key in keys)
+    memory = 4 * n * n + _LISTS * n + largest + 3 * min(CHUNK_BYTES, 4 * n * depth) + 8 * pairs * n
+    units = experts * n + (experts if stack.outer in family.groups else 0)
+    again = read * (experts if stack.outer in family.groups else 1)
+    return FamilyPlan(family.name, family.groups, family.roles, units, again, pairs * 2 * n * n * depth, memory)
 
 
 def merge_memory(models: Sequence[Model]) -> int:

@@ -36,9 +36,9 @@ from .provenance import (
     write_index,
     write_text,
 )
+from .seen import Model
 from .sources import open_sources, prove_spec, source_state
 from .stream import Aligned, merge_shard
-from .visits import Model
 
 
 class Run:

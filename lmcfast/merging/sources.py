@@ -19,8 +19,8 @@ from ..spec.binding import added_prefix
 from ..spec.configuration import CONFIG, read_config
 from ..spec.names import NameMap
 from .models import is_configured, naming
+from .seen import Model
 from .slots import make_slots
-from .visits import Model
 
 _ADAPTER = "adapter_config.json"
 _QUANTISED = (".qweight", ".qzeros", ".g_idx", ".SCB", ".absmax", ".quant_state", ".weight_scale", ".weight_packed")

@@ -16,8 +16,8 @@ from ..errors import InvalidParamsError
 from ..io.shard_writer import ShardWriter
 from ..io.shards import Entry, Shard, dtype_code, row_blocks, torch_dtype
 from .methods import Recipe
+from .seen import Model, check_tensor
 from .slots import Setting
-from .visits import Model, check_tensor
 
 BLOCK = 1 << 22
 """Bytes of a block as stored: with its float32 copies it stays in a core's second cache and the shared one."""

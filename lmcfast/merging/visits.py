@@ -1,76 +1,26 @@
 """One family of groups matched from files: its tensors are read, scored and forgotten, one after the other.
 
 A plain group (units of a feed-forward layer, a residual stream) needs its score matrix and one tensor of A and B at a
-time. A family with nested or several groups (heads) is held in memory, and matched as any network.
+time, experts that a file holds one by one the same for each pair of them (``stacked.py``). Any other family, with
+nested or several groups (heads), is held in memory, and matched as any network.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 
 import torch
 
-from ..assignment import solve_assignment
-from ..errors import CheckpointError, InfeasibleError, InvalidParamsError, InvalidScoresError
-from ..io.shards import Entry, LazyCheckpoint
+from ..errors import CheckpointError
 from ..matching import weight_matching
-from ..spec import check_finite, group_places, unfold
+from ..spec import group_places, unfold
 from ..spec.names import NameMap
 from ..terms import full_precision
 from .families import Family
+from .seen import Found, Model, Sums, Told, check_tensor, read_placed, solved
 from .slots import Setting, Slot
-
-CHUNK_BYTES = 1 << 27
-"""Of a tensor in float32 that is multiplied at a time."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A checkpoint as the spec sees it: ``slots`` of its keys, ``names`` that lead from keys to the spec's tensors."""
-
-    files: LazyCheckpoint
-    names: NameMap
-    slots: Mapping[str, Slot]
-
-    def keys_of(self, tensors: Collection[str]) -> list[str]:
-        """The keys that hold the tensors, each once, in the order of the files."""
-        wanted = {key for name in tensors for key in self.names.sources[name].keys}
-        return [key for key in self.files.entries if key in wanted]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a visit found: the permutations of the family's groups, {group: int64 (*sizes of within, size)}.
-
-    ``before`` and ``after``: sum over the family's tensors of <A, B> as B stood before and as it is placed now;
-    ``norms``: sum of their squares; ``gap`` of the last assignments; ``moved`` of ``units`` changed their place.
-    """
-
-    permutations: dict[str, torch.Tensor]
-    before: float
-    after: float
-    norms: float
-    gap: float
-    moved: int
-    units: int
-
-    @property
-    def distances(self) -> tuple[float, float]:
-        """Euclidean distance of A and B over the family's tensors, before and after."""
-        squares = (max(0.0, self.norms - 2.0 * value) for value in (self.before, self.after))
-        before, after = (math.sqrt(square) for square in squares)
-        return before, after
-
-    @property
-    def cosine(self) -> tuple[float, float]:
-        """2 <A, B> / (|A|^2 + |B|^2), before and after: 1 where both are equal."""
-        return (2 * self.before / self.norms, 2 * self.after / self.norms) if self.norms else (1.0, 1.0)
-
-
-Told = Callable[[int], object]
-"""Told of bytes that were read."""
+from .stacked import is_stacked, visit_stacked
 
 
 def visit(
@@ -91,43 +41,12 @@ def visit(
     with torch.no_grad(), full_precision():
         if family.is_plain:
             return _plain(family, a, b, others, now, settled, told)
+        if is_stacked(family, a):
+            return visit_stacked(family, a, b, others, now, told)
         return _whole(family, a, b, others, now, told)
 
 
-def read_placed(model: Model, key: str, setting: Setting) -> torch.Tensor:
-    """A key's tensor as a setting places it; what it then holds may come from another key."""
-    slot = model.slots[key]
-    entry = model.files.entries[slot.source(setting)]
-    return slot.permute(model.files.read(entry), setting) if slot.moves(setting) else model.files.read(entry)
-
-
 # ---- plain groups
-
-
-@dataclass
-class _Sums:
-    """Scores of a group, rows of A by units of B, and the squares that bound their rounding."""
-
-    scores: torch.Tensor
-    squares_a: torch.Tensor
-    squares_b: torch.Tensor
-    depth: int = 0
-
-    @classmethod
-    def of(cls, n: int, dtype: torch.dtype) -> _Sums:
-        squares = torch.zeros((2, n), dtype=torch.float64)
-        return cls(torch.zeros((n, n), dtype=dtype), squares[0], squares[1])
-
-    def add(self, a: torch.Tensor, b: torch.Tensor) -> None:
-        """Add the products of the units of A and B, both (n, depth) of any floating dtype."""
-        n, depth = a.shape
-        step = max(1, CHUNK_BYTES // (self.scores.element_size() * n))
-        for start in range(0, depth, step):
-            part_a, part_b = (t[:, start : start + step].to(self.scores.dtype) for t in (a, b))
-            self.scores.addmm_(part_a, part_b.T)
-            self.squares_a += part_a.square().sum(dim=1)
-            self.squares_b += part_b.square().sum(dim=1)
-        self.depth += depth
 
 
 def _plain(
@@ -143,14 +62,14 @@ def _plain(
     n = family.spec.sizes[group]
     keys = _scored_keys(family, a, others.keys() if settled is None else settled, settled is not None)
     wide = any(m.files.entries[key].code == "F64" for m in (a, b) for key in keys)
-    sums = _Sums.of(n, torch.float64 if wide else torch.float32)
+    sums = Sums.of(n, torch.float64 if wide else torch.float32)
     for at, key in enumerate(keys):
         if at + 1 < len(keys):
             for model in (a, b):
                 model.files.want(model.files.entries[keys[at + 1]])
         _add_key(sums, group, key, a, b, others, told)
     current = now.get(group, torch.arange(n))
-    return _solved(group, sums, current, settled is not None)
+    return solved(group, sums, current, settled is not None)
 
 
 def _scored_keys(family: Family, model: Model, known: Collection[str], partial: bool) -> list[str]:
@@ -168,7 +87,7 @@ def _groups_on(slot: Slot) -> set[str]:
     return movable | ({slot.order} if slot.order is not None else set())
 
 
-def _add_key(sums: _Sums, group: str, key: str, a: Model, b: Model, others: Setting, told: Told | None) -> None:
+def _add_key(sums: Sums, group: str, key: str, a: Model, b: Model, others: Setting, told: Told | None) -> None:
     placed = read_placed(b, key, others)
     whole = a.files.read(a.files.entries[key])
     for place in group_places(a.slots[key].spec, group):
@@ -179,34 +98,6 @@ def _add_key(sums: _Sums, group: str, key: str, a: Model, b: Model, others: Sett
             check_tensor(model.files.entries[key], tensor)
     if told is not None:
         told(a.files.entries[key].size + b.files.entries[key].size)
-
-
-def check_tensor(entry: Entry, tensor: torch.Tensor) -> None:
-    """``InvalidParamsError`` naming the file and the tensor where it is not finite."""
-    try:
-        check_finite({entry.key: tensor}, str(entry.path))
-    except InvalidParamsError as error:
-        raise InvalidParamsError(str(error), entry.key) from None
-
-
-def _solved(group: str, sums: _Sums, current: torch.Tensor, always: bool) -> Found:
-    """The best permutation, taken where it gains more than the products' rounding (or ``always``)."""
-    rows = torch.arange(current.shape[0])
-    try:
-        solved = solve_assignment(sums.scores)
-    except (InvalidScoresError, InfeasibleError) as error:
-        raise InvalidParamsError(f"the scores of group {group!r} overflow: the weights are too large") from error
-    columns = solved.columns
-    before, after = (float(sums.scores[rows, p].double().sum()) for p in (current, columns))
-    eps = torch.finfo(sums.scores.dtype).eps * math.sqrt(max(1, sums.depth))
-    changed = columns != current
-    lengths_b = sums.squares_b.sqrt()
-    doubt = sums.squares_a.sqrt() * (lengths_b[columns] + lengths_b[current])
-    if not always and after - before <= eps * float(doubt[changed].sum()):
-        columns, after = current, before
-    norms = float(sums.squares_a.sum() + sums.squares_b.sum())
-    moved = int((columns != current).sum())
-    return Found({group: columns}, before, after, norms, float(solved.gap), moved, current.shape[0])
 
 
 # ---- families that are held in memory
