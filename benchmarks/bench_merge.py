@@ -24,6 +24,10 @@ from make_checkpoint import make
 
 import lmcfast
 from lmcfast.io import read_permutations
+from lmcfast.io.shards import LazyCheckpoint
+from lmcfast.merging.families import families
+from lmcfast.merging.sources import bind, seen_alike
+from lmcfast.merging.visits import visit
 from lmcfast.spec import PermutationSpec
 
 PIECE = 1 << 24
@@ -123,16 +127,59 @@ def measure(folder: Path, gigabytes: float, threads: int, residual: bool) -> dic
     }
 
 
+def group_ratio(folder: Path, width: int = 4096, units: int = 11008) -> dict[str, Any]:
+    """Seconds of the processor for one visit of a feed-forward group, and for its three products alone."""
+    axes = {"gate": ("units", None), "up": ("units", None), "down": (None, "units")}
+    spec = lmcfast.PermutationSpec.from_axes(axes)
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"gate": (units, width), "up": (units, width), "down": (width, units)}
+    a = {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}
+    order = torch.randperm(units, generator=generator)
+    noisy = {name: t + 0.5 * torch.randn(t.shape, generator=generator).bfloat16() for name, t in a.items()}
+    b = lmcfast.apply_permutations(spec, {"units": order}, noisy)
+    folder.mkdir(parents=True)
+    for name, params in (("a", a), ("b", b)):
+        lmcfast.save_checkpoint(folder / f"{name}.safetensors", params)
+    with LazyCheckpoint(folder / "a.safetensors") as one, LazyCheckpoint(folder / "b.safetensors") as other:
+        bound, model = bind(spec, one)
+        (family,) = families(bound, ["units"])
+        started = time.process_time()
+        found = visit(family, model, seen_alike(model, other))
+        visited = time.process_time() - started
+    assert torch.equal(found.permutations["units"], order.argsort())
+    wide = [(t.float(), b[name].float()) for name, t in a.items()]
+    pairs = [(x, y) if x.shape[0] == units else (x.T, y.T) for x, y in wide]
+    started = time.process_time()
+    for x, y in pairs:
+        torch.matmul(x, y.T)
+    products = time.process_time() - started
+    return {
+        "visit_seconds": visited,
+        "product_seconds": products,
+        "ratio": visited / products,
+        "width": width,
+        "units": units,
+    }
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--residual", action="store_true")
+    parser.add_argument(
+        "--group", action="store_true", help="one feed-forward group of 4096 x 11008 beside its products"
+    )
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     try:
-        result = measure(given.folder, given.gigabytes, given.threads, given.residual)
+        torch.set_num_threads(given.threads)
+        result = (
+            group_ratio(given.folder)
+            if given.group
+            else measure(given.folder, given.gigabytes, given.threads, given.residual)
+        )
     finally:
         shutil.rmtree(given.folder, ignore_errors=True)
     text = json.dumps(result, indent=2)
