@@ -168,18 +168,15 @@ if __name__ == "__main__":
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--residual", action="store_true")
-    parser.add_argument(
-        "--group", action="store_true", help="one feed-forward group of 4096 x 11008 beside its products"
-    )
+    parser.add_argument("--group", type=int, metavar="WIDTH", help="a group of WIDTH x 11008 beside its products")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     try:
         torch.set_num_threads(given.threads)
-        result = (
-            group_ratio(given.folder)
-            if given.group
-            else measure(given.folder, given.gigabytes, given.threads, given.residual)
-        )
+        if given.group:
+            result = group_ratio(given.folder, given.group)
+        else:
+            result = measure(given.folder, given.gigabytes, given.threads, given.residual)
     finally:
         shutil.rmtree(given.folder, ignore_errors=True)
     text = json.dumps(result, indent=2)

@@ -265,3 +265,17 @@ def test_options_that_cannot_be(tmp_path: Path, arguments: dict[str, object], wo
     with pytest.raises(OptionError, match=words):
         merge_checkpoints([a, b], tmp_path / "m", **arguments)  # type: ignore[arg-type]
     assert snapshot(tmp_path) == before
+
+
+def test_permutations_that_are_given(tmp_path: Path) -> None:
+    a, b = write_kept_pair(tmp_path, "llama")
+    align_checkpoint(a, b, tmp_path / "b2")
+    file = tmp_path / "b2" / "lmcfast_permutations_1.safetensors"
+    done = merge_checkpoints([a, b], tmp_path / "m", permutations=[file])
+    assert_same(tmp_path / "m", a)
+    assert done.objective[0][1] > done.objective[0][0]
+    setting = read_permutations(file).permutations
+    merge_checkpoints([a, b], tmp_path / "m2", [0.5, 0.5], None, [setting])
+    assert_same(tmp_path / "m2", a)
+    with pytest.raises(OptionError, match="one for each of 1 models"):
+        merge_checkpoints([a, b], tmp_path / "m3", permutations=[])

@@ -14,7 +14,8 @@ from .progress import descent_progress
 
 if TYPE_CHECKING:
     from ..merging import FolderOptions
-    from ..merging.files import MergedFile
+    from ..merging.files import MatchOptions, MergedFile
+    from ..spec import PermutationSpec
 
 
 _MATCHING = ("spec", "input_shape", "start", "max_sweeps", "restarts", "seed", "fix", "only", "device")
@@ -108,37 +109,50 @@ def merge(
     _refuse_useless(context, _OF_FOLDERS, "on files")
     if len(models) != 2:
         raise typer.BadParameter(f"of files two are merged, not {len(models)}", param_hint="A B")
-    a, b = models
-    weight = _weight_of_b(weights or "0.5,0.5")
     useless = ("ignore_sources",) if permutations is None else _MATCHING
     _refuse_useless(context, useless, f"{'without' if permutations is None else 'with'} --permutations")
+    weight = _weight_of_b(weights or "0.5,0.5")
     common.check_ending(out, common.checkpoint_endings())
     with common.reporting(debug):
         specs = common.spec_inputs(spec, input_shape) if permutations is None else ()
         further = () if permutations is None else (permutations,)
-        common.check_early((a, b, *further), out, no_overwrite, specs)
+        common.check_early((*models, *further), out, no_overwrite, specs)
         matching = common.match_options(start, max_sweeps, restarts, seed, fix, only, device)
-        from ..merging.files import merge_files
-
         source = common.spec_source(spec, input_shape)
-        with descent_progress(restarts) as callback:
-            done = merge_files(
-                a,
-                b,
-                out,
-                permutations=permutations,
-                spec=source,
-                weight=weight,
-                options=matching,
-                check_source=not ignore_sources,
-                overwrite=not no_overwrite,
-                callback=callback,
-            )
-        common.print_notes(done.notes)
-        if as_json:
-            common.print_json(_json(done))
-        else:
-            common.print_figures(_figures(done))
+        _merge_files(models, out, permutations, source, weight, matching, not ignore_sources, not no_overwrite, as_json)
+
+
+def _merge_files(
+    models: list[Path],
+    out: Path,
+    permutations: Path | None,
+    spec: str | PermutationSpec,
+    weight: float,
+    options: MatchOptions,
+    check_source: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from ..merging.files import merge_files
+
+    with descent_progress(options.restarts) as callback:
+        done = merge_files(
+            models[0],
+            models[1],
+            out,
+            permutations=permutations,
+            spec=spec,
+            weight=weight,
+            options=options,
+            check_source=check_source,
+            overwrite=overwrite,
+            callback=callback,
+        )
+    common.print_notes(done.notes)
+    if as_json:
+        common.print_json(_json(done))
+    else:
+        common.print_figures(_figures(done))
 
 
 def _plan(models: list[Path], base: Path | None, options: FolderOptions, diagnosed: bool, as_json: bool) -> None:

@@ -107,6 +107,16 @@ def match_apart(
     return Matched(check_permutations(spec, setting), visits, before, after, families=parts)
 
 
+def given_match(
+    spec: PermutationSpec, parts: Sequence[Family], a: Model, b: Model, given: Setting, memory: Memory
+) -> Matched:
+    """Permutations that someone else has found, checked, with what they are worth."""
+    setting = check_permutations(spec, {**spec.identity(), **given})
+    before = memory.value(lambda: _objective(parts, a, b, spec.identity()))
+    after = memory.value(lambda: _objective(parts, a, b, setting))
+    return Matched(setting, {}, before, after, 0, parts)
+
+
 def match_together(
     spec: PermutationSpec,
     parts: Sequence[Family],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from ..spec import PermutationSpec
 from .choice import FamilyFigures, FolderOptions, MergedFolder, Progress, figures_of, plan_families
 from .families import Family
 from .journal import Journal
-from .matchmaking import Matched, Memory, match_apart, match_together
+from .matchmaking import Matched, Memory, given_match, match_apart, match_together
 from .methods import Recipe
 from .planning import check_memory
 from .provenance import (
@@ -37,6 +38,7 @@ from .provenance import (
     write_text,
 )
 from .seen import Model
+from .slots import Setting
 from .sources import open_sources, prove_spec, source_state
 from .stream import Aligned, merge_shard
 
@@ -51,7 +53,9 @@ class Run:
         options: FolderOptions,
         recipe: Recipe | None,
         callback: Progress | None,
+        permutations: Sequence[Setting] | None = None,
     ) -> None:
+        self.permutations = permutations
         self.paths, self.out, self.options, self.recipe = list(paths), Path(out), options, recipe
         self.callback = callback
         self.done = {"match": 0, "merge": 0}
@@ -111,6 +115,8 @@ class Run:
         options["spec"] = spec.fingerprint if isinstance(spec, PermutationSpec) else os.fspath(spec)
         options["threads"] = torch.get_num_threads()
         recipe = asdict(self.recipe) if self.recipe is not None else {"method": "align"}
+        if self.permutations is not None:
+            options["permutations"] = [_digest(setting) for setting in self.permutations]
         return {**options, **recipe, "base": bool(self.recipe and self.recipe.needs_base)}
 
     def _check_space(self, sources: Sequence[LazyCheckpoint], work: Path) -> None:
@@ -177,7 +183,9 @@ class Run:
         found = []
         for which, model in enumerate(models[1:], 1):
             memory = Memory(journal, which)
-            if self.options.residual == "keep":
+            if self.permutations is not None:
+                found.append(given_match(spec, parts, models[0], model, self.permutations[which - 1], memory))
+            elif self.options.residual == "keep":
                 found.append(match_apart(spec, parts, models[0], model, memory, told))
             else:
                 sweeps = self.options.max_sweeps
@@ -264,6 +272,15 @@ class Run:
         self.done[phase] += count
         if self.callback is not None:
             self.callback(phase, what, self.done[phase], max(self.total[phase], self.done[phase]))
+
+
+def _digest(setting: Setting) -> str:
+    """A hash of permutations."""
+    digest = hashlib.sha256()
+    for name in sorted(setting):
+        digest.update(f"{name} {tuple(setting[name].shape)}\n".encode())
+        digest.update(setting[name].to(torch.int64).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _by_turns(sources: Sequence[LazyCheckpoint]) -> list[Shard]:
