@@ -88,8 +88,8 @@ def recovered(folder: Path) -> bool:
     return all(torch.equal(found.permutations[name], index) for name, index in wanted.items())
 
 
-def measure(folder: Path, gigabytes: float, threads: int, residual: bool) -> dict[str, Any]:
-    make(folder, gigabytes, residual=residual)
+def measure(folder: Path, gigabytes: float, threads: int, residual: bool, width: int | None) -> dict[str, Any]:
+    make(folder, gigabytes, residual=residual, width=width)
     a, b = folder / "a", folder / "b"
     spec = PermutationSpec.from_json(read_permutations(folder / "hidden.safetensors").spec_text)
     spec.save(folder / "spec.json")
@@ -166,6 +166,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--width", type=int, help="of the residual stream, a multiple of 512")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--residual", action="store_true")
     parser.add_argument("--group", type=int, metavar="WIDTH", help="a group of WIDTH x 11008 beside its products")
@@ -176,7 +177,7 @@ if __name__ == "__main__":
         if given.group:
             result = group_ratio(given.folder, given.group)
         else:
-            result = measure(given.folder, given.gigabytes, given.threads, given.residual)
+            result = measure(given.folder, given.gigabytes, given.threads, given.residual, given.width)
     finally:
         shutil.rmtree(given.folder, ignore_errors=True)
     text = json.dumps(result, indent=2)

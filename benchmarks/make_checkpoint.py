@@ -26,10 +26,10 @@ SHARD = 1 << 30  # bytes at most
 STD = 0.02  # of random weights, as transformers initialises them
 
 
-def configuration(gigabytes: float) -> dict[str, object]:
+def configuration(gigabytes: float, width: int | None = None) -> dict[str, object]:
     """Layers as of Llama 2 7B (from 2 GB on) or half as wide, as many as fit, with grouped key and value heads."""
-    width = 4096 if gigabytes >= 2 else 2048
-    inner = 11008 if width == 4096 else 5504
+    width = width or (4096 if gigabytes >= 2 else 2048)
+    inner = 11008 * width // 4096
     layer = 3 * width * inner + 2 * width * width + 2 * width * width // 4
     layers = max(1, round((gigabytes * 1e9 / 2 - 2 * 32000 * width) / layer))
     return {
@@ -122,9 +122,16 @@ def write_b(a: Path, b: Path, hidden: Path, noise: float, residual: bool, seed: 
         write_permutations(hidden, setting, spec.to_json(folded=True), 0.0, 0.0)
 
 
-def make(folder: Path, gigabytes: float, noise: float = 0.1, residual: bool = False, seed: int = 1) -> None:
-    """Write both models and what is hidden between them."""
-    write_a(folder / "a", configuration(gigabytes), seed)
+def make(
+    folder: Path,
+    gigabytes: float,
+    noise: float = 0.1,
+    residual: bool = False,
+    seed: int = 1,
+    width: int | None = None,
+) -> None:
+    """Write both models and what is hidden between them. ``width``: of the stream, a multiple of 512."""
+    write_a(folder / "a", configuration(gigabytes, width), seed)
     write_b(folder / "a", folder / "b", folder / "hidden.safetensors", noise, residual, seed + 1)
 
 
@@ -132,8 +139,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--width", type=int, help="of the residual stream, a multiple of 512")
     parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--residual", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    make(given.folder, given.gigabytes, given.noise, given.residual, given.seed)
+    make(given.folder, given.gigabytes, given.noise, given.residual, given.seed, given.width)
