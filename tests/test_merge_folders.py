@@ -232,6 +232,31 @@ def test_json_lines_and_log(command: Commands, tmp_path: Path) -> None:
     assert "finished already" in again.err
 
 
+def test_align_on_the_command_line(command: Commands, tmp_path: Path) -> None:
+    a, b = write_kept_pair(tmp_path, "llama", 2)
+    ran = command.works("align", a, b, "-o", tmp_path / "b2")
+    figures = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
+    assert list(figures) == ["moved", "objective", "spec", "seconds", "written"]
+    assert "match: " in ran.err
+    assert_same(tmp_path / "b2", a)
+
+
+def test_options_of_one_kind_of_input_are_refused_with_the_other(command: Commands, tmp_path: Path) -> None:
+    a, b = write_kept_pair(tmp_path, "llama")
+    files = [folder / "model.safetensors" for folder in (a, b)]
+    for models, out, option in (
+        ((a, b), "m", ("--restarts", 2)),
+        ((a, b), "m.safetensors", ("--method", "slerp")),
+        (files, "m.safetensors", ("--groups", "ffn")),
+    ):
+        message = command.fails("merge", *models, "-o", tmp_path / out, *option, folder=tmp_path, code=2)
+        assert "has no effect" in message
+    arguments = ["--layer-weights", "layers=0.5", "--weights", "0.5,0.5"]
+    assert "each of 2 models" in command.fails("merge", a, b, "-o", tmp_path / "m", *arguments, folder=tmp_path, code=2)
+    message = command.fails("merge", *files, files[0], "-o", tmp_path / "m.pt", folder=tmp_path, code=2)
+    assert "of files two are merged, not 3" in message
+
+
 def test_single_files_without_configuration(tmp_path: Path) -> None:
     params = mlp(0)
     spec = lmcfast.spec_from_params(params).bind(params)
