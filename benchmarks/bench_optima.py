@@ -3,7 +3,8 @@
     python benchmarks/bench_optima.py --cache trained --mnist mnist.npz --out optima
 
 Objectives are given against the median of the naive algorithm over its seeds; seconds are those of one core, the naive
-ones the mean of its runs. For trained networks the loss at the midpoint on the test images is measured as well.
+ones the mean of its runs. Ways that are not in the library are in ``optima_experiments.py``. For trained networks the
+loss at the midpoint on the test images is measured as well.
 Methods run with several seeds where a seed counts.
 """
 
@@ -14,19 +15,38 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-WAYS: dict[str, dict[str, Any]] = {
-    "descent from the identity": {"start": "identity"},
-    "descent from a random start": {"start": "random"},
-    "descent (default)": {},
-    "8 restarts": {"restarts": 8},
-    "Frank-Wolfe": {"method": "frank_wolfe"},
-    "annealing": {"method": "annealing"},
-}
-SEEDED = ("descent from a random start", "8 restarts", "annealing")
+SEEDED = (
+    "descent from a random start", "descent in random orders", "8 restarts", "annealing", "block moves by annealing",
+)  # fmt: skip
 COLUMNS = "| network | weights | method | objective above naive | seconds | of the naive time | midpoint loss |"
+
+
+def ways() -> dict[str, Callable[[Any, Any, Any, int], Any]]:
+    """What is measured: each takes spec, A, B and a seed."""
+    import optima_experiments as experiments
+
+    from lmcfast import weight_matching
+
+    def matching(**options: Any) -> Callable[[Any, Any, Any, int], Any]:
+        return lambda spec, a, b, seed: weight_matching(spec, a, b, seed=seed, **options)
+
+    return {
+        "descent from the identity": matching(start="identity"),
+        "descent from a random start": matching(start="random"),
+        "descent in random orders": experiments.random_order,
+        "descent (default)": matching(),
+        "8 restarts": matching(restarts=8),
+        "start from truncated weights": experiments.truncated_start,
+        "block moves by Frank-Wolfe": experiments.block_moves,
+        "block moves by annealing": partial(experiments.block_moves, method="annealing"),
+        "Frank-Wolfe": matching(method="frank_wolfe"),
+        "annealing": matching(method="annealing"),
+    }
 
 
 def main() -> None:
@@ -40,7 +60,7 @@ def main() -> None:
 
     rows = []
     for name in options.cases:
-        for weights in ("trained", "random"):
+        for weights in options.weights:
             pair = (
                 networks.trained_pair(name, options.cache, options.mnist)
                 if weights == "trained"
@@ -55,6 +75,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=["mlp 3x512", "mlp 3x1024"])
+    parser.add_argument("--weights", nargs="+", choices=("trained", "random"), default=["trained", "random"])
+    parser.add_argument("--ways", nargs="+", metavar="NAME", help="rows of the table to be measured; default all")
     parser.add_argument("--seeds", type=int, default=10, help="runs of the naive algorithm")
     parser.add_argument("--cache", type=Path, default=Path("trained"), help="folder of the trained networks")
     parser.add_argument("--mnist", type=Path, required=True, help="an .npz file of MNIST")
@@ -89,11 +111,12 @@ def _measure(name: str, weights: str, pair: Any, options: argparse.Namespace) ->
         rows.insert(
             0, _row(name, weights, "naive, median", median, median, seconds, seconds, statistics.median(losses))
         )
-    for way, arguments in WAYS.items():
+    chosen = {way: run for way, run in ways().items() if options.ways is None or way in options.ways}
+    for way, run in chosen.items():
         found = []
         for seed in range(3 if way in SEEDED else 1):
             began = time.process_time()
-            result = lmcfast.weight_matching(spec, a, b, seed=seed, **arguments)
+            result = run(spec, a, b, seed)
             found.append((time.process_time() - began, result))
         best = statistics.median(result.objective for _, result in found)
         loss = None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from . import analysis as analysis
     from .assignment import Assignment as Assignment
     from .assignment import solve_assignment as solve_assignment
+    from .assignment import solve_sparse_assignment as solve_sparse_assignment
     from .errors import CertificateError as CertificateError
     from .errors import CheckpointError as CheckpointError
     from .errors import InfeasibleError as InfeasibleError
@@ -32,13 +33,21 @@ if TYPE_CHECKING:
     from .matching.activation import activation_matching as activation_matching
     from .matching.many import ManyResult as ManyResult
     from .matching.many import match_many as match_many
+    from .matching.partial import PartialResult as PartialResult
+    from .matching.partial import expand as expand
+    from .matching.partial import partial_matching as partial_matching
     from .matching.straight_through import straight_through_matching as straight_through_matching
+    from .matching.straight_through_many import straight_through_many as straight_through_many
     from .matching.weight_matching import weight_matching as weight_matching
     from .merging import MergedFolder as MergedFolder
     from .merging import UnresetBatchNormWarning as UnresetBatchNormWarning
     from .merging import align_checkpoint as align_checkpoint
     from .merging import merge_checkpoints as merge_checkpoints
     from .merging import reset_batchnorm as reset_batchnorm
+    from .merging.repair import RepairReport as RepairReport
+    from .merging.repair import repair as repair
+    from .merging.repair import repair_many as repair_many
+    from .merging.repair import rescale as rescale
     from .params import apply_permutations as apply_permutations
     from .params import compose_permutations as compose_permutations
     from .params import distance as distance
@@ -57,6 +66,7 @@ _HOME = {
     "analysis": "analysis",
     "Assignment": "assignment",
     "solve_assignment": "assignment",
+    "solve_sparse_assignment": "assignment",
     "CertificateError": "errors",
     "CheckpointError": "errors",
     "InfeasibleError": "errors",
@@ -76,12 +86,20 @@ _HOME = {
     "activation_matching": "matching.activation",
     "ManyResult": "matching.many",
     "match_many": "matching.many",
+    "PartialResult": "matching.partial",
+    "expand": "matching.partial",
+    "partial_matching": "matching.partial",
     "straight_through_matching": "matching.straight_through",
+    "straight_through_many": "matching.straight_through_many",
     "weight_matching": "matching",
     "UnresetBatchNormWarning": "merging",
     "MergedFolder": "merging",
     "align_checkpoint": "merging",
     "merge_checkpoints": "merging",
+    "RepairReport": "merging",
+    "repair": "merging",
+    "repair_many": "merging",
+    "rescale": "merging",
     "reset_batchnorm": "merging",
     "apply_permutations": "params",
     "compose_permutations": "params",

@@ -35,10 +35,14 @@ OK = 0
 INVALID_SCORE = 1
 INFEASIBLE = 2
 NOT_CERTIFIED = 4
+REPEATED_PAIR = 6
 
-# (scores, start_prices, maximize, certify: 0 none, 1 lists, 2 full, threads) ->
+# (scores, start_prices, maximize, certify: 0 none, 1 lists, 2 full, threads, ties: 0 any, 1 scipy) ->
 # (OK, columns, prices, objective, gap, stats) or (status, problem, row, column, value): csrc/bindings/assignment.cpp
 solve_assignment = _core.solve_assignment
+
+# (indptr, indices, values, columns, maximize) -> as above: csrc/bindings/sparse_assignment.cpp
+solve_sparse_assignment = _core.solve_sparse_assignment
 
 # Whether scores are an array that `solve_assignment` takes as it is; never raises.
 is_ready = _core.is_ready

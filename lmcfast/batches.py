@@ -41,6 +41,16 @@ def check_batches(batches: Any) -> None:
         raise TypeError(f"batches: a list or another iterable of batches is needed, not {type(batches).__name__}")
 
 
+def repeatable(batches: Any) -> None:
+    """``TypeError`` for batches that can be gone through only once, or that are no batches."""
+    check_batches(batches)
+    if iter(batches) is batches:
+        raise TypeError(
+            f"batches: a {type(batches).__name__} can be gone through only once, and several passes are needed; "
+            "give a list or a DataLoader"
+        )
+
+
 def inputs_of(batch: Any) -> Any:
     """The inputs of a batch that is either the inputs or a tuple or list that begins with them."""
     if isinstance(batch, tuple | list):

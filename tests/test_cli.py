@@ -18,7 +18,7 @@ import lmcfast
 from lmcfast.cli import app
 from lmcfast.cli.info import built_for_gpu
 
-COMMANDS = ["demo", "match", "apply", "align", "merge", "spec", "info"]
+COMMANDS = ["demo", "match", "apply", "align", "merge", "barrier", "analyze", "study", "spec", "info"]
 
 
 @pytest.fixture
@@ -154,7 +154,9 @@ def test_info_without_the_extension_says_so_and_fails() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert "torch" in ran.stdout
-    assert ran.stderr.startswith("error: lmcfast's compiled extension cannot be imported")
+    assert (
+        "error: lmcfast's compiled extension cannot be imported" in ran.stderr
+    )  # after a note where torch loads slowly
     assert len(ran.stderr.splitlines()) == 1
 
 

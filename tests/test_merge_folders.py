@@ -12,7 +12,7 @@ from helpers.folders import LLAMA, random_params, read_folder, write_folder, wri
 from safetensors import safe_open
 
 import lmcfast
-from lmcfast.analysis import diagnose
+from lmcfast.analysis import diagnose_checkpoints
 from lmcfast.errors import OptionError
 from lmcfast.io import read_permutations
 from lmcfast.io.shards import read_header
@@ -190,14 +190,14 @@ def test_identity_wins_between_fine_tunes(command: Commands, tmp_path: Path) -> 
     assert merge_checkpoints([a, tmp_path / "c"], tmp_path / "m").identity_won
     out = command.works("merge", a, tmp_path / "c", "-o", tmp_path / "m2").out
     assert "they line up as they stand (same lineage)" in out
-    assert diagnose(a, tmp_path / "c").verdict == "same lineage: identity is best"
+    assert diagnose_checkpoints(a, tmp_path / "c").verdict == "same lineage: identity is best"
 
 
 def test_diagnosis_and_plan(command: Commands, tmp_path: Path) -> None:
     a, b = write_kept_pair(tmp_path, "llama", 2)
     unrelated = random_params(table_for(LLAMA), 99)
     write_folder(tmp_path / "u", LLAMA, {name: t for name, t in unrelated.items() if name != "lm_head.weight"})
-    assert diagnose(a, tmp_path / "u").verdict == "unrelated"
+    assert diagnose_checkpoints(a, tmp_path / "u").verdict == "unrelated"
     before = snapshot(tmp_path)
     ran = command.works("merge", a, b, "--dry-run", "--diagnose", "-o", tmp_path / "m")
     assert "verdict" in ran.out

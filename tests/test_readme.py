@@ -38,7 +38,7 @@ def test_python_blocks_of_other_pages_run(page, tmp_path, monkeypatch):
 
 
 def test_the_spec_file_shown_is_one():
-    (text,) = blocks("json", ROOT / "docs" / "files.md")
+    (text,) = blocks("json", ROOT / "docs" / "specs.md")
     assert lmcfast.PermutationSpec.from_json(text).sizes["h0"] == 512
 
 

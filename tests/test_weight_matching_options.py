@@ -78,6 +78,25 @@ def test_tensor_weights_scale_and_drop() -> None:
     assert torch.equal(only_first.permutations["h1"], torch.arange(20))
 
 
+def test_normalized_weights_make_each_share_a_cosine() -> None:
+    """Whatever a tensor's scale, which then changes neither the permutations nor the objective."""
+    spec, a, b = mlp_case()
+    result = weight_matching(spec, a, b, tensor_weights="normalized")
+    aligned = result.apply(b)
+    cosines = [torch.cosine_similarity(a[name].double().flatten(), aligned[name].double().flatten(), 0) for name in a]
+    assert result.objective == pytest.approx(float(sum(cosines)), rel=1e-6)
+    scaled = {name: tensor * 2.0**k for k, (name, tensor) in enumerate(b.items())}
+    again = weight_matching(spec, a, scaled, tensor_weights="normalized")
+    assert again.objective == pytest.approx(result.objective, rel=1e-9)
+    zeroed = {**b, "0.bias": torch.zeros_like(b["0.bias"])}
+    assert weight_matching(spec, a, zeroed, tensor_weights="normalized").objective <= len(a) - 1
+    many = lmcfast.match_many(spec, [a, b], method="mean", tensor_weights="normalized")
+    squares = {name: (a[name].double().square().sum() + b[name].double().square().sum()) / 2 for name in a}
+    one, two = many.apply()
+    value = sum(float((one[name].double() * two[name].double()).sum() / squares[name]) for name in a)
+    assert many.objective == pytest.approx(value, rel=1e-6)
+
+
 def test_fix_and_only() -> None:
     spec, a, b = mlp_case()
     init = {"h0": spec.bind(a).random_permutations(3)["h0"]}
@@ -180,6 +199,7 @@ def test_patterns_and_options_that_make_no_sense() -> None:
         ({"tensor_weights": {"9.*": 1.0}}, "tensor_weights: '9"),
         ({"tensor_weights": {"0.*": -1.0}}, "tensor_weights.*-1"),
         ({"tensor_weights": {"0.*": float("nan")}}, "tensor_weights.*nan"),
+        ({"tensor_weights": "even"}, "tensor_weights: must be a mapping or 'normalized', not 'even'"),
         ({"start": "backward"}, "start.*'backward'"),
         ({"max_sweeps": -1}, "max_sweeps.*-1"),
         ({"restarts": 0}, "restarts.*0"),

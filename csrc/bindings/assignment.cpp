@@ -17,12 +17,6 @@ namespace lmcfast {
 
 namespace {
 
-// Called without the GIL. True when a Python signal handler raised (Ctrl-C).
-bool python_was_interrupted(void*) {
-  const py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
-
 Certify certify_code(long code) { return code == 0 ? Certify::none : code == 1 ? Certify::lists : Certify::full; }
 
 // The parts of a numpy array that count here.
@@ -107,12 +101,12 @@ PyObject* is_ready(PyObject*, PyObject* scores) {
   Py_RETURN_TRUE;
 }
 
-// solve_assignment(scores, start_prices, maximize, certify, threads)
+// solve_assignment(scores, start_prices, maximize, certify, threads, ties = 0)
 // scores: (rows, columns) or (batch, rows, columns) float32 or float64, aligned, strides that are multiples of the item
 // size. start_prices: (columns) or (batch, columns) float64, contiguous, or None. The caller in Python has checked all
 // of it. Returns (0, columns, prices, objective, gap, stats), or (status, problem, row, column, value).
 py::object solve(PyObject* const* args, Py_ssize_t count) {
-  if (count != 5) throw py::type_error("solve_assignment: expected 5 arguments");
+  if (count != 5 && count != 6) throw py::type_error("solve_assignment: expected 5 or 6 arguments");
   const auto& api = py::detail::npy_api::get();
   if (!api.PyArray_Check_(args[0])) throw py::type_error("scores: expected a numpy array");
   const Array scores = array_of(args[0]);
@@ -132,6 +126,7 @@ py::object solve(PyObject* const* args, Py_ssize_t count) {
   options.maximize = args[2] == Py_True;
   options.certify = certify_code(PyLong_AsLong(args[3]));
   options.threads = int(PyLong_AsLong(args[4]));
+  if (count == 6) options.ties = PyLong_AsLong(args[5]) == 1 ? Ties::scipy : Ties::any;
   options.interrupted = python_was_interrupted;
   if (PyErr_Occurred()) throw py::error_already_set();
 

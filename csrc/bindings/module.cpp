@@ -9,6 +9,7 @@ namespace py = pybind11;
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The CPU kernels of lmcfast. Call lmcfast's public functions instead.";
   lmcfast::bind_assignment(m);
+  lmcfast::bind_sparse_assignment(m);
   lmcfast::bind_units(m);
   m.def(
       "build_info",

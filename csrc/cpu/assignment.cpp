@@ -50,11 +50,12 @@ struct Orientation {
 };
 
 template <class T>
-Orientation orientation(const AssignmentProblem<T>& p) {
+Orientation orientation(const AssignmentProblem<T>& p, Ties ties) {
   const bool rows_lie_together = p.column_stride == 1 || p.columns <= 1;
   const bool columns_lie_together = p.row_stride == 1 || p.rows <= 1;
   const bool square_by_columns = p.rows == p.columns && columns_lie_together && !rows_lie_together;
-  return {p.rows > p.columns || square_by_columns, !rows_lie_together && !columns_lie_together};
+  const bool turn_square = square_by_columns && ties == Ties::any;  // the transpose has other ties
+  return {p.rows > p.columns || turn_square, !rows_lie_together && !columns_lie_together};
 }
 
 // What is wrong with problem k of a batch: the status and the place.
@@ -69,7 +70,7 @@ Failure solve_one(const AssignmentProblem<T>& p, const AssignmentOptions& option
                   AssignmentResult& out, AssignmentCounts& counts) {
   Workspace& w = Workspace::of_this_thread();
   const Workspace::Frame frame(w);
-  const Orientation way = orientation(p);
+  const Orientation way = orientation(p, options.ties);
   const double sign = options.maximize ? 1 : -1;
   OrientedProblem<T> problem{};
   problem.sign = sign;
@@ -98,7 +99,7 @@ Failure solve_one(const AssignmentProblem<T>& p, const AssignmentOptions& option
   result.prices = w.take<double>(problem.columns);
   result.profits = w.take<double>(problem.rows);
   const int threads = p.batch == 1 ? options.threads : 1;
-  const Status status = solve_at_level(problem, {options.certify, threads, interrupt}, result);
+  const Status status = solve_at_level(problem, {options.certify, options.ties, threads, interrupt}, result);
   add(counts, result.counts);
   if (status != Status::ok) {
     Failure failure{status, k, result.row, result.column, result.value};

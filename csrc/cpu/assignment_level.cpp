@@ -3,6 +3,7 @@
 #include "dense.h"
 #include "level.h"
 #include "list_solver.h"
+#include "scan_order.h"
 #include "small.h"
 #include "state.h"
 #include "transpose.h"
@@ -70,16 +71,13 @@ bool start_warm(const OrientedProblem<T>& problem, State<T>& s) {
   return false;
 }
 
-// Bytes of scores up to which strips of columns are read faster than blocks are copied. A strip visits every page of
-// the matrix, and in larger ones, on ordinary pages, it waits for the translation of addresses.
-constexpr int64_t kLazyBytes = int64_t(1) << 21;
-
 // Whether the rows of a problem whose columns lie together are copied only when they are needed (lazy_rows.h). Scores
-// in float64 are checked in a read of their own, which would need them all.
+// in float64 are checked in a read of their own, which would need them all. A square problem may start from prices,
+// with which its lists need whole rows.
 template <class T>
 bool copies_lazily(const OrientedProblem<T>& problem) {
-  return sizeof(T) == sizeof(float) && problem.column_stride != 1 && problem.rows > kDenseRows &&
-         int64_t(problem.rows) * problem.columns * int64_t(sizeof(T)) <= kLazyBytes;
+  if (sizeof(T) != sizeof(float) || problem.column_stride == 1 || problem.rows <= kDenseRows) return false;
+  return problem.rows < problem.columns || LazyRows<T>::suits_strips(problem.rows, problem.columns);
 }
 
 template <class T>
@@ -88,14 +86,15 @@ Status solve(const OrientedProblem<T>& given, const SolveOptions& options, Orien
   Workspace& w = Workspace::of_this_thread();
   const Workspace::Frame frame(w);
   OrientedProblem<T> problem = given;
-  if (given.column_stride != 1 && !copies_lazily(given)) {
+  const bool ordered = options.ties == Ties::scipy;
+  if (given.column_stride != 1 && (ordered || !copies_lazily(given))) {
     T* const copy = w.take<T>(int64_t(given.rows) * given.columns);
     copy_transposed(given.scores, given.rows, given.columns, given.column_stride, copy, given.columns);
     problem.scores = copy;
     problem.row_stride = given.columns;
     problem.column_stride = 1;
   }
-  if (problem.columns <= kSmallColumns && !problem.column_prices && !problem.row_prices) {
+  if (problem.columns <= kSmallColumns && !ordered && !problem.column_prices && !problem.row_prices) {
     if (problem.columns <= 8) return solve_small<8>(problem, options, out);
     if (problem.columns <= 16) return solve_small<16>(problem, options, out);
     if (problem.columns <= 24) return solve_small<24>(problem, options, out);
@@ -127,17 +126,17 @@ Status solve(const OrientedProblem<T>& given, const SolveOptions& options, Orien
   s.clear_assignment();
 
   // The list method checks the scores in the read that it makes anyway.
-  const bool dense = s.rows <= kDenseRows;
+  const bool dense = ordered || s.rows <= kDenseRows;
   ScoreCheck check{true, false, -1, -1};
   if (dense) check = check_scores(s);
   s.all_finite = check.all_finite;
-  const bool warm = check.valid && start_warm(problem, s);
+  const bool warm = check.valid && !ordered && start_warm(problem, s);
   const bool prove = options.certify != Certify::none;
   Status status = Status::invalid_score;
   work.counts.warm += warm;
   if (dense && check.valid) {
     ++work.counts.dense;
-    status = solve_dense(s, warm, &out.row);
+    status = ordered ? solve_in_scan_order(s, &out.row) : solve_dense(s, warm, &out.row);
     if (status == Status::ok && prove) write_profits_by_reading(s, out.profits);
   } else if (check.valid) {
     ++work.counts.lists;

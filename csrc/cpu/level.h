@@ -37,6 +37,7 @@ struct Interrupt {
 
 struct SolveOptions {
   Certify certify;
+  Ties ties;
   int threads;  // for the passes over the whole matrix
   Interrupt interrupt;
 };

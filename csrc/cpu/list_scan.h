@@ -81,7 +81,7 @@ class RowScan {
   using Vector = typename Values::Vector;
 
   int count = 0;             // columns found
-  int hits[kHits + 2 * 64];  // which; append_positions writes ahead of the count
+  int hits[kHits + 2 * 64];  // which; a sweep may end up to 64 past kHits, and append_positions writes ahead
   double bound = 0;          // on the value of every column not among them
 
   // `next_row`: distance in elements to the row that will be scanned next, 0 when unknown.
@@ -116,22 +116,24 @@ class RowScan {
 
   // About the value that kUsual (or twice as many) columns reach, from every eighth vector of the row: the least of 3
   // (5) class maxima of that sample, which about 3 H(3) = 5.5 (5 H(5) = 11.4) of its entries reach.
-  Scalar guess(bool longer) const {
-    constexpr int kStep = 8, kSets = W < 16 ? 16 / W : 2;
-    const int vectors = columns_ / W;
-    if (vectors < 2 * kStep * kSets) return kNone;
-    Vector best[kSets];
-    for (int t = 0; t < kSets; ++t) best[t] = v_.at(t * kStep * W);
-    for (int k = kSets; (k + kSets - 1) * kStep < vectors; k += kSets)
-      for (int t = 0; t < kSets; ++t) best[t] = max(best[t], v_.at((k + t) * kStep * W));
-    Scalar maxima[5];
-    const int classes = longer ? 5 : 3;
-    for (int c = 0; c < classes; ++c) maxima[c] = kNone;
-    for (int t = 0, c = 0; t < kSets; ++t)
-      for (int k = 0; k < W; ++k, c = c + 1 < classes ? c + 1 : 0) maxima[c] = larger_of(maxima[c], Scalar(best[t][k]));
-    Scalar least = maxima[0];
-    for (int c = 1; c < classes; ++c) least = maxima[c] < least ? maxima[c] : least;
-    return least;
+  Scalar guess(bool longer) const { return longer ? least_class_maximum<5>() : least_class_maximum<3>(); }
+
+  // Vectors of the sample belong to the classes in turn.
+  template <int kClasses>
+  Scalar least_class_maximum() const {
+    constexpr int kStep = 8;
+    const int sampled = (columns_ / W + kStep - 1) / kStep;
+    if (sampled < kClasses || sampled * W < 32) return kNone;
+    Vector best[kClasses];
+    for (int c = 0; c < kClasses; ++c) best[c] = v_.at(c * kStep * W);
+    int k = kClasses;
+    for (; k + kClasses <= sampled; k += kClasses)
+      for (int c = 0; c < kClasses; ++c) best[c] = max(best[c], v_.at((k + c) * kStep * W));
+    for (int c = 0; c < kClasses; ++c)
+      if (k + c < sampled) best[c] = max(best[c], v_.at((k + c) * kStep * W));
+    Vector least = largest_of_all(best[0]);
+    for (int c = 1; c < kClasses; ++c) least = min(least, largest_of_all(best[c]));
+    return least[0];
   }
 
   // The least of 16 * `factor` class maxima (of as many as there are, on narrow vectors): at least that many columns
@@ -172,17 +174,28 @@ class RowScan {
     const Vector reach = broadcast(threshold);
     int* end = hits;
     int j = 0;
-    for (; j + 64 <= columns && end - hits <= most; j += 64) {
-      uint64_t mask = 0;
-      // The sample of the next row jumps through memory; without this it would wait for every line. To the second-level
-      // cache: two rows and the prices would not fit the first.
-      for (int k = 0; k < 64; k += 64 / int(sizeof(*v.row))) __builtin_prefetch(v.row + j + k + next_row, 0, 2);
-      for (int k = 0; k < 64; k += W) {
-        const Vector x = v.at(j + k);
-        all.look(x);
-        mask |= uint64_t(at_least(x, reach)) << k;
+    while (j + 64 <= columns && end - hits <= most) {
+      // Eight masks first, then what they say, so that neither loop waits for the other.
+      constexpr int kMasks = 8;
+      uint64_t masks[kMasks];
+      const int first = j;
+      int count = 0;
+      for (; count < kMasks && j + 64 <= columns; j += 64) {
+        uint64_t mask = 0;
+        for (int k = 0; k < 64; k += W) {
+          const Vector x = v.at(j + k);
+          all.look(x);
+          mask |= uint64_t(at_least(x, reach)) << k;
+        }
+        masks[count++] = mask;
       }
-      end = append_positions(end, mask, j);
+      for (int m = 0; m < count && end - hits <= most; ++m) {
+        const int at = first + 64 * m;
+        // The sample of the next row jumps through memory; without this it would wait for every line. To the
+        // second-level cache: two rows and the prices would not fit the first. Here, where nothing else is read.
+        for (int k = 0; k < 64; k += 64 / int(sizeof(*v.row))) __builtin_prefetch(v.row + at + k + next_row, 0, 2);
+        end = append_positions(end, masks[m], at);
+      }
     }
     for (; j < columns && end - hits <= most; ++j) {
       all.look(v.one(j));

@@ -11,6 +11,7 @@
 
 #include "list_scan.h"
 #include "parallel.h"
+#include "tall_scan.h"
 
 namespace lmcfast::LMCFAST_LEVEL {
 
@@ -47,6 +48,9 @@ class Lists {
   // The same for float32 scores, at the present prices or, where they are as they are, at zero prices. Looks at every
   // score on the way and returns infinity if one is infinite or NaN, else a finite magnitude.
   float build_all_and_check(bool at_zero_prices) {
+    float seen = 0;
+    if (s_.lazy && at_zero_prices && build_in_storage_order(&seen)) return seen;
+    if (s_.lazy) s_.lazy->prepare_for_all();
     const Workspace::Frame frame(Workspace::of_this_thread());
     float* const largest = Workspace::of_this_thread().take<float>(s_.rows);
     float* const price = Workspace::of_this_thread().take<float>(s_.columns);
@@ -124,6 +128,7 @@ class Lists {
  private:
   static constexpr int kRoom = 96;  // entries of an ordinary list
   static constexpr int kRowsPerTask = 64;
+  static constexpr int kNotBuilt = -1;  // as a length
 
   // Memory of its own for a row whose list has once outgrown its room.
   struct LongList {
@@ -134,7 +139,7 @@ class Lists {
   // visit(i, row i, distance in elements to the next row or 0) for a range of rows.
   template <class Visit>
   void for_rows(int begin, int end, Visit visit) {
-    if (!s_.lazy) {
+    if (!s_.lazy || s_.lazy->complete()) {
       for (int i = begin; i < end; ++i) visit(i, s_.row(i), i + 1 < end ? s_.row_stride : 0);
       return;
     }
@@ -148,6 +153,38 @@ class Lists {
       s_.lazy->read(first, last, strip, stride);
       for (int i = first; i < last; ++i) visit(i, strip + (i - first) * stride, i + 1 < last ? stride : 0);
     }
+  }
+
+  // Lists of all rows from one pass over scores whose columns lie side by side; rows that are full of ties are read by
+  // themselves. `*largest` as in build_all_and_check. False when that would be most rows.
+  bool build_in_storage_order(float* largest) {
+    const int ranges = (s_.rows + TallScan::kRows - 1) / TallScan::kRows;
+    const Workspace::Frame frame(Workspace::of_this_thread());
+    Magnitude* const seen = Workspace::of_this_thread().take<Magnitude>(ranges);
+    bool* const tied = Workspace::of_this_thread().take<bool>(ranges);
+    in_ranges(s_.work->threads, s_.rows, TallScan::kRows, [&](int begin, int end) {
+      const Workspace::Frame of_thread(Workspace::of_this_thread());
+      TallScan scan(s_.scores, s_.columns, s_.column_stride, float(s_.sign));
+      for (int first = begin; first < end; first += TallScan::kRows) {
+        const int range = first / TallScan::kRows, last = first + TallScan::kRows < end ? first + TallScan::kRows : end;
+        seen[range] = Magnitude();
+        tied[range] = !scan.collect(first, last, seen[range]);
+        if (tied[range]) return;
+        for (int k = 0; k < last - first; ++k) {
+          if (scan.complete(k)) store(first + k, scan.length(k), scan.columns(k), scan.scores(k), scan.threshold(k));
+          else length_[first + k] = kNotBuilt;
+        }
+      }
+    });
+    s_.work->counts.scores_read += int64_t(s_.rows) * s_.columns * (TallScan::kStep + 1) / TallScan::kStep;
+    for (int k = 0; k < ranges; ++k) {
+      if (tied[k]) return false;
+      seen[0].look(seen[k]);
+    }
+    *largest = seen[0].largest();
+    for (int i = 0; i < s_.rows; ++i)
+      if (length_[i] == kNotBuilt) rebuild(i);
+    return true;
   }
 
   template <class Values>
@@ -177,24 +214,40 @@ class Lists {
 
   template <class Scan>
   void store(int i, const T* row, const Scan& found) {
-    const int size = int(padded(found.count));
+    const List list = room_for(i, found.count, found.bound);
+    const T sign = T(s_.sign);
+    for (int k = 0; k < found.count; ++k) {
+      list.columns[k] = found.hits[k];
+      list.scores[k] = sign * row[found.hits[k]];
+    }
+  }
+
+  void store(int i, int length, const int* columns, const T* scores, double bound) {
+    const List list = room_for(i, length, bound);
+    std::memcpy(list.columns, columns, size_t(length) * sizeof(int));
+    std::memcpy(list.scores, scores, size_t(length) * sizeof(T));
+  }
+
+  // Where a list of this length goes, padded to whole vectors already.
+  struct List {
+    int* columns;
+    T* scores;
+  };
+  List room_for(int i, int length, double bound) {
+    const int size = int(padded(length));
     if (size > kRoom && !long_lists_[i]) {
       long_lists_[i] = static_cast<LongList*>(std::malloc(sizeof(LongList)));
       if (!long_lists_[i]) throw std::bad_alloc();
     }
-    int* const columns = long_lists_[i] ? long_lists_[i]->columns : usual_columns_ + int64_t(i) * kRoom;
-    T* const scores = long_lists_[i] ? long_lists_[i]->scores : usual_scores_ + int64_t(i) * kRoom;
-    const T sign = T(s_.sign);
-    for (int k = 0; k < found.count; ++k) {
-      columns[k] = found.hits[k];
-      scores[k] = sign * row[found.hits[k]];
+    const List list = long_lists_[i] ? List{long_lists_[i]->columns, long_lists_[i]->scores}
+                                     : List{usual_columns_ + int64_t(i) * kRoom, usual_scores_ + int64_t(i) * kRoom};
+    for (int k = length; k < size; ++k) {
+      list.columns[k] = 0;
+      list.scores[k] = -std::numeric_limits<T>::infinity();
     }
-    for (int k = found.count; k < size; ++k) {
-      columns[k] = 0;
-      scores[k] = -std::numeric_limits<T>::infinity();
-    }
-    length_[i] = found.count;
-    bound_[i] = found.bound;
+    length_[i] = length;
+    bound_[i] = bound;
+    return list;
   }
 
   State<T>& s_;

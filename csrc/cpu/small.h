@@ -271,6 +271,28 @@ class Small {
       if (!(now_.free >> j & 1)) margin_[j] = row(now_.row_of[j])[j] - now_.price[j];
   }
 
+  // Columns that a path search has scanned. In memory, as infinities, where registers are full.
+  class Closed {
+   public:
+    LMCFAST_INLINE_MEMBER Closed() {
+      if constexpr (!kByMask) std::memset(at_, 0, sizeof at_);
+    }
+    LMCFAST_INLINE_MEMBER void add(int j) {
+      if constexpr (kByMask) columns_ |= uint64_t(1) << j;
+      else put(at_, j, kInf);
+    }
+    // The distances of vector k, which are not negative, infinite where the column is closed.
+    LMCFAST_INLINE_MEMBER Doubles leave_out(int k, Doubles distance) const {
+      if constexpr (kByMask) return select(mask_of(columns_ >> (k * kLanes)), broadcast(kInf), distance);
+      else return max(distance, load(at_ + k * kLanes));
+    }
+
+   private:
+    static constexpr bool kByMask = kVectors <= 8;
+    uint64_t columns_ = 0;
+    alignas(64) double at_[kByMask ? 1 : kWidth];
+  };
+
   // A shortest augmenting path from row `start`, as in dense.h.
   bool augment(int start) {
     double scanned_at[kWidth];
@@ -284,7 +306,8 @@ class Small {
     double row_profit = profit(start);
     if (row_profit == -kInf) return false;
     Doubles reach = broadcast(0.0);
-    uint64_t ends, closed = 0;  // columns
+    uint64_t ends;
+    Closed closed;
     for (;;) {
       Doubles key[kVectors], nearest;
       const Doubles u = broadcast(row_profit);
@@ -298,7 +321,7 @@ class Small {
         const Mask shorter = less(through, distance[k]);
         from[k] = select(shorter, here, from[k]);
         distance[k] = select(shorter, through, distance[k]);
-        key[k] = select(mask_of(closed >> (k * kLanes)), broadcast(kInf), distance[k]);
+        key[k] = closed.leave_out(k, distance[k]);
         nearest = k ? min(nearest, key[k]) : key[k];
       });
       ++steps;
@@ -314,7 +337,7 @@ class Small {
       const int j = lowest(candidates);
       scanned[count] = j;
       scanned_at[count++] = reach[0];
-      closed |= uint64_t(1) << j;
+      closed.add(j);
       i = now_.row_of[j];
       row_profit = margin_[j];
     }

@@ -76,8 +76,11 @@ LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) {
   return (Indices)_mm512_mask_mov_epi64((__m512i)no, m, (__m512i)yes);
 }
 LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) { _mm512_mask_storeu_epi64(p, m, (__m512i)v); }
+// Eight loads and the shuffles that join them: half the time of the gather instruction on Zen 4, and no slower
+// elsewhere.
 LMCFAST_INLINE Doubles gather(const double* p, const int* at) {
-  return (Doubles)_mm512_i32gather_pd(_mm256_loadu_si256((const __m256i*)at), p, 8);
+  const auto four = [&](int k) { return _mm256_setr_pd(p[at[k]], p[at[k + 1]], p[at[k + 2]], p[at[k + 3]]); };
+  return (Doubles)_mm512_insertf64x4(_mm512_castpd256_pd512(four(0)), four(4), 1);
 }
 LMCFAST_INLINE double reduce_max(Doubles v) { return _mm512_reduce_max_pd((__m512d)v); }
 LMCFAST_INLINE double reduce_min(Doubles v) { return _mm512_reduce_min_pd((__m512d)v); }
@@ -95,9 +98,8 @@ LMCFAST_INLINE Doubles select(Mask m, Doubles yes, Doubles no) {
 LMCFAST_INLINE Indices select(Mask m, Indices yes, Indices no) {
   return (Indices)_mm256_blendv_pd((__m256d)no, (__m256d)yes, m);
 }
-LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) {
-  _mm256_maskstore_epi64(reinterpret_cast<long long*>(p), (__m256i)m, (__m256i)v);
-}
+// Not the masked store of AVX2, which is slow wherever it is microcode.
+LMCFAST_INLINE void store_where(Mask m, int64_t* p, Indices v) { store(p, select(m, v, load(p))); }
 LMCFAST_INLINE Doubles gather(const double* p, const int* at) {
   return Doubles{p[at[0]], p[at[1]], p[at[2]], p[at[3]]};
 }
@@ -269,6 +271,16 @@ LMCFAST_INLINE Doubles least_of_all(Doubles v) {
   return v;
 }
 
+// The largest of all lanes, in every lane.
+template <int kStep, class V>
+LMCFAST_INLINE V largest_by_steps(V v) {
+  v = max(v, exchanged<kStep>(v, std::make_integer_sequence<int, kVectorBytes / int(sizeof(v[0]))>{}));
+  if constexpr (kStep > 1) v = largest_by_steps<kStep / 2>(v);
+  return v;
+}
+LMCFAST_INLINE Doubles largest_of_all(Doubles v) { return largest_by_steps<kLanes / 2>(v); }
+LMCFAST_INLINE Floats largest_of_all(Floats v) { return largest_by_steps<kFloatLanes / 2>(v); }
+
 // The lanes of the low bits of `lanes`.
 LMCFAST_INLINE Mask mask_of(uint64_t lanes) {
 #if defined(__AVX512F__)
@@ -295,19 +307,33 @@ LMCFAST_INLINE uint64_t joined(const Mask* masks) {
 }
 
 // Appends first + k to `out` for every bit k of the mask, in order, and returns the new end. May write up to 64 entries
-// past what it appends. With AVX-512 without a branch: hits are rare and unpredictable.
+// past what it appends: where bits are rare, four at once need no branch, and a branch on each would be unpredictable.
 LMCFAST_INLINE int* append_positions(int* out, uint64_t mask, int first) {
+#if defined(__BMI__)
+  int* const end = out + __builtin_popcountll(mask);
 #if defined(__AVX512F__)
-  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  for (int k = 0; k < 64; k += 16) {
-    const __mmask16 hit = __mmask16(mask >> k);
-    _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(hit, _mm512_add_epi32(lanes, _mm512_set1_epi32(first + k))));
-    out += __builtin_popcount(hit);
+  if (end - out > 16) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int k = 0; k < 64; k += 16) {
+      const __mmask16 hit = __mmask16(mask >> k);
+      _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(hit, _mm512_add_epi32(lanes, _mm512_set1_epi32(first + k))));
+      out += __builtin_popcount(hit);
+    }
+    return end;
   }
+#endif
+  do {
+    for (int k = 0; k < 4; ++k) {
+      out[k] = first + int(_tzcnt_u64(mask));
+      mask &= mask - 1;
+    }
+    out += 4;
+  } while (mask);
+  return end;
 #else
   for (; mask; mask &= mask - 1) *out++ = first + __builtin_ctzll(mask);
-#endif
   return out;
+#endif
 }
 
 // Largest magnitude seen, as the bits of |x|: integers of the same order, in which NaN and infinity come last.

@@ -49,7 +49,7 @@ void* Workspace::take_bytes(size_t bytes) {
     if (chunk_ + 1 == count_) {
       if (count_ == kMostChunks) throw std::bad_alloc();
       size_t size = count_ ? 2 * chunks_[count_ - 1].size : kFirst;
-      if (size > kKept) size = kFirst;  // large requests get a chunk of just their own size
+      if (size > kKept / 4) size = kFirst;  // large requests get a chunk of just their own size
       if (size < bytes) size = bytes;
       char* memory = static_cast<char*>(std::aligned_alloc(kAlignment, rounded(size)));
       if (!memory) throw std::bad_alloc();

@@ -8,20 +8,17 @@ moves as the weight does, so that B's singular vectors are computed once for any
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import torch
 
-from ..params import check_permutations
+from ..params import apply_permutations, interpolate
 from ..spec import PermutationSpec
 from ..spec.checks import check_params
-from ..spec.gather import permute_tensor
 from .evaluation import Params
-from .layers import as_matrix, rank_tolerance, weight_names
-
-Setting = Mapping[str, torch.Tensor]
+from .layers import KeptVectors, Setting, Settings, check_gamma, moved_matrix, settings_of, weight_names
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def singular_alignment(
     spec: PermutationSpec,
     params_a: Params,
     params_b: Params,
-    permutations: Setting | Sequence[Setting] | None = None,
+    permutations: Settings = None,
     gamma: float = 0.0,
     layers: Sequence[str] | None = None,
 ) -> SingularAlignment | list[SingularAlignment]:
@@ -100,67 +97,89 @@ def singular_alignment(
     Float64 on the tensors' device. Raises ``InvalidParamsError`` and ``InvalidPermutationError`` naming the tensor or
     group, ``ValueError`` naming the argument.
     """
-    if not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"gamma: a number in [0, 1] is needed, not {gamma!r}")
+    check_gamma(gamma)
     bound = check_params(spec, params_a, "params_a", strict=False)
     check_params(spec, params_b, "params_b", strict=False)
-    several = permutations is not None and not isinstance(permutations, Mapping)
-    given: list[Setting | None] = list(permutations) if several else [permutations]  # type: ignore[list-item, arg-type]
-    settings = [None if one is None else check_permutations(bound, one) for one in given]
+    settings, several = settings_of(bound, permutations)
     found: list[dict[str, LayerAlignment]] = [{} for _ in settings]
     for name in weight_names(bound, layers):
-        one = _Vectors.of(name, params_a, "params_a", gamma)
-        two = _Vectors.of(name, params_b, "params_b", gamma)
+        device = params_a[name].device
+        one = KeptVectors.of(name, params_a, "params_a", gamma, device)
+        two = KeptVectors.of(name, params_b, "params_b", gamma, device)
+        shape = params_b[name].shape
         for result, setting in zip(found, settings, strict=True):
-            result[name] = _aligned(bound, name, one, two, setting, params_b[name])
+            result[name] = _aligned(one, two, moved_matrix(bound, name, two.polar, shape, setting))
     results = [SingularAlignment(layers_of, gamma) for layers_of in found]
     return results if several else results[0]
 
 
-@dataclass(frozen=True, eq=False)
-class _Vectors:
-    """The kept singular vectors of one layer: ``left`` (m, k), ``right`` (n, k), float64."""
-
-    left: torch.Tensor
-    right: torch.Tensor
-    gap: float
-
-    @classmethod
-    def of(cls, name: str, params: Params, argument: str, gamma: float) -> _Vectors:
-        matrix = as_matrix(name, params, argument)
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        largest = float(values[0]) if len(values) else 0.0
-        least = max(gamma, rank_tolerance(params[name])) * largest
-        kept = int((values >= least).sum()) if largest > 0 else 0
-        whole = kept == len(values) or kept == 0
-        gap = 1.0 if whole else float(values[kept - 1] - values[kept]) / largest
-        return cls(left[:, :kept], right[:kept].T, gap)
-
-    @property
-    def kept(self) -> int:
-        return self.left.shape[1]
-
-
-def _aligned(
-    spec: PermutationSpec, name: str, one: _Vectors, two: _Vectors, setting: Setting | None, like: torch.Tensor
-) -> LayerAlignment:
+def _aligned(one: KeptVectors, two: KeptVectors, polar_b: torch.Tensor) -> LayerAlignment:
+    """``polar_b``: the moved polar factor of B."""
     count = math.sqrt(one.kept * two.kept)
     if not count:
         return LayerAlignment(0.0, 0.0, 0.0, one.kept, two.kept, one.gap, two.gap)
-
-    def move(matrix: torch.Tensor) -> torch.Tensor:
-        if setting is None:
-            return matrix
-        return permute_tensor(spec, name, matrix.reshape(like.shape), setting).reshape(matrix.shape)
-
-    polar_a, polar_b = one.left @ one.right.T, move(two.left @ two.right.T)
     # Projections on the spanned spaces: <U_a U_a^T, P U_b U_b^T P^T> is the overlap of the left spaces. The moved
     # projection comes from the moved factor, M M^T, so that axes which move jointly need no index of their own.
     left = _overlap(one.left, polar_b @ polar_b.T)
     right = _overlap(one.right, polar_b.T @ polar_b)
-    r = float((polar_a * polar_b).sum()) / count
+    r = float((one.polar * polar_b).sum()) / count
     return LayerAlignment(r, left / count, right / count, one.kept, two.kept, one.gap, two.gap)
 
 
 def _overlap(vectors: torch.Tensor, projection: torch.Tensor) -> float:
     return float((vectors * (projection @ vectors)).sum())
+
+
+@dataclass(frozen=True)
+class MergedAlignment:
+    """R of the merged network with each of its parents, A and the permuted B."""
+
+    with_a: SingularAlignment
+    with_b: SingularAlignment
+
+
+@overload
+def merged_alignment(
+    spec: PermutationSpec,
+    params_a: Params,
+    params_b: Params,
+    permutations: Setting | None = None,
+    gamma: float = 0.0,
+    layers: Sequence[str] | None = None,
+    weight: float = 0.5,
+) -> MergedAlignment: ...
+@overload
+def merged_alignment(
+    spec: PermutationSpec,
+    params_a: Params,
+    params_b: Params,
+    permutations: Sequence[Setting],
+    gamma: float = 0.0,
+    layers: Sequence[str] | None = None,
+    weight: float = 0.5,
+) -> list[MergedAlignment]: ...
+def merged_alignment(
+    spec: PermutationSpec,
+    params_a: Params,
+    params_b: Params,
+    permutations: Settings = None,
+    gamma: float = 0.0,
+    layers: Sequence[str] | None = None,
+    weight: float = 0.5,
+) -> MergedAlignment | list[MergedAlignment]:
+    """R between (1 - weight) A + weight pi(B) and its parents (Ito et al., figures 3 and 16).
+
+    Arguments and errors as of :func:`singular_alignment`; one result for each setting where several are given.
+    """
+    bound = check_params(spec, params_a, "params_a", strict=False)
+    check_params(spec, params_b, "params_b", strict=False)
+    settings, several = settings_of(bound, permutations)
+    names = weight_names(bound, layers)
+    results = []
+    for setting in settings:
+        aligned = dict(params_b) if setting is None else apply_permutations(bound, setting, params_b, strict=False)
+        one, two = ({name: params[name] for name in names} for params in (params_a, aligned))
+        merged = {**params_a, **interpolate(one, two, weight)}
+        with_parents = (singular_alignment(bound, merged, end, None, gamma, names) for end in (params_a, aligned))
+        results.append(MergedAlignment(*with_parents))
+    return results if several else results[0]

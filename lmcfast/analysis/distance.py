@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import overload
 
 from ..params import apply_permutations, distance
 from ..spec import PermutationSpec
+from .evaluation import Params
+from .layers import Setting
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,28 @@ class DistanceReduction:
         return (self.before - self.after) / self.before if self.before > 0 else 0.0
 
 
+@overload
 def distance_reduction(
-    spec: PermutationSpec,
-    params_a: Mapping[str, torch.Tensor],
-    params_b: Mapping[str, torch.Tensor],
-    permutations: Mapping[str, torch.Tensor],
-) -> DistanceReduction:
+    spec: PermutationSpec, params_a: Params, params_b: Params, permutations: Setting
+) -> DistanceReduction: ...
+@overload
+def distance_reduction(
+    spec: PermutationSpec, params_a: Params, params_b: Params, permutations: Sequence[Setting]
+) -> list[DistanceReduction]: ...
+def distance_reduction(
+    spec: PermutationSpec, params_a: Params, params_b: Params, permutations: Setting | Sequence[Setting]
+) -> DistanceReduction | list[DistanceReduction]:
     """By how much ``permutations`` bring B closer to A: the reduction rate of Ito et al. (arXiv:2402.04051, table 1).
 
-    Buffers (BatchNorm's running statistics) are left out, tied tensors count once. Raises ``InvalidParamsError`` naming
-    a tensor that does not fit the spec, ``InvalidPermutationError`` naming a group.
+    ``permutations``: a setting of ``spec``, or several for one result each. Buffers (BatchNorm's running statistics)
+    are left out, tied tensors count once. Raises ``InvalidParamsError`` naming a tensor that does not fit the spec,
+    ``InvalidPermutationError`` naming a group.
     """
-    aligned = apply_permutations(spec, permutations, params_b)
-    return DistanceReduction(distance(spec, params_a, params_b), distance(spec, params_a, aligned))
+    before = distance(spec, params_a, params_b)
+    several = not isinstance(permutations, Mapping)
+    settings = [permutations] if isinstance(permutations, Mapping) else permutations
+    results = [
+        DistanceReduction(before, distance(spec, params_a, apply_permutations(spec, setting, params_b)))
+        for setting in settings
+    ]
+    return results if several else results[0]

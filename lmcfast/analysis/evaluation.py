@@ -9,21 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..batches import check_batches, device_of, to_device
+from ..batches import device_of, to_device
+from ..batches import repeatable as repeatable
 from ..errors import InvalidParamsError
 
 Params = Mapping[str, torch.Tensor]
 Measure = Callable[[Any, Any], Any]
-
-
-def repeatable(batches: Any) -> None:
-    """``TypeError`` for batches that can be gone through only once, or that are no batches."""
-    check_batches(batches)
-    if iter(batches) is batches:
-        raise TypeError(
-            f"batches: a {type(batches).__name__} can be gone through only once, and several passes are needed; "
-            "give a list or a DataLoader"
-        )
 
 
 def check_fits(state: Params, params: Params, argument: str) -> None:

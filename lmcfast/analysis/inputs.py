@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -17,14 +17,11 @@ from torch import nn
 from torch.nn.functional import pad, unfold
 
 from ..batches import check_batches, device_of, inputs_of, to_device
-from ..params import check_permutations
 from ..spec import PermutationSpec
 from ..spec.checks import check_params
-from ..spec.gather import permute_tensor
 from .evaluation import Params, check_fits
-from .layers import as_matrix, weight_names
+from .layers import Setting, Settings, as_matrix, moved_matrix, settings_of, weight_names
 
-Setting = Mapping[str, torch.Tensor]
 _ROWS = 4096  # inputs z that are multiplied at a time
 
 
@@ -70,16 +67,17 @@ def input_energy(
     inputs are its patches (in x kernel). Float64 on the module's device, chunked; nothing per example is kept.
     """
     weights = {name: as_matrix(name, params) for name in weight_names(spec, layers)}
+    device = device_of(module)
     vectors: dict[str, torch.Tensor] = {}
     values: dict[str, torch.Tensor] = {}
     for name, matrix in weights.items():
         _, values[name], right = torch.linalg.svd(matrix, full_matrices=False)
-        vectors[name] = right.T
+        vectors[name] = right.T.to(device)
     sums: dict[str, list[torch.Tensor]] = {}
     counts: dict[str, int] = {}
 
     def take(name: str, z: torch.Tensor) -> None:
-        projected = (z @ vectors[name].to(z.device)).square().sum(0)
+        projected = (z @ vectors[name]).square().sum(0)
         total = z.square().sum()
         before = sums.get(name)
         sums[name] = [projected, total] if before is None else [before[0] + projected, before[1] + total]
@@ -94,6 +92,7 @@ def input_energy(
     }
 
 
+@overload
 def layer_difference(
     spec: PermutationSpec,
     module: nn.Module,
@@ -102,30 +101,61 @@ def layer_difference(
     batches: Iterable[Any],
     permutations: Setting | None = None,
     layers: Sequence[str] | None = None,
-) -> dict[str, LayerDifference]:
+) -> dict[str, LayerDifference]: ...
+@overload
+def layer_difference(
+    spec: PermutationSpec,
+    module: nn.Module,
+    params_a: Params,
+    params_b: Params,
+    batches: Iterable[Any],
+    permutations: Sequence[Setting],
+    layers: Sequence[str] | None = None,
+) -> list[dict[str, LayerDifference]]: ...
+def layer_difference(
+    spec: PermutationSpec,
+    module: nn.Module,
+    params_a: Params,
+    params_b: Params,
+    batches: Iterable[Any],
+    permutations: Settings = None,
+    layers: Sequence[str] | None = None,
+) -> dict[str, LayerDifference] | list[dict[str, LayerDifference]]:
     """How far apart the layers of A and of the permuted B are on the inputs that they get in A, {tensor: ...}.
 
     Biases are left out (theorem 4.2 is about the products). Arguments as in :func:`input_energy`;
-    ``permutations``: a setting of ``spec``, None for B as it is.
+    ``permutations``: a setting of ``spec``, None for B as it is, or several for one result each, in one pass.
     """
     bound = check_params(spec, params_a, "params_a", strict=False)
     check_params(spec, params_b, "params_b", strict=False)
-    setting = None if permutations is None else check_permutations(bound, permutations)
+    settings, several = settings_of(bound, permutations)
+    device = device_of(module)
     pairs = {}
     for name in weight_names(bound, layers):
-        moved = params_b[name] if setting is None else permute_tensor(bound, name, params_b[name], setting)
-        pairs[name] = (as_matrix(name, params_a, "params_a"), as_matrix(name, {name: moved}, "params_b"))
-    sums: dict[str, list[float]] = {}
+        one, two = (
+            as_matrix(name, params, which) for params, which in ((params_a, "params_a"), (params_b, "params_b"))
+        )
+        moved = [moved_matrix(bound, name, two, params_b[name].shape, setting).to(device) for setting in settings]
+        pairs[name] = (one.to(device), moved)
+    sums: dict[str, list[list[float]]] = {}
     counts: dict[str, int] = {}
 
     def take(name: str, z: torch.Tensor) -> None:
-        one, two = (z @ matrix.to(z.device).T for matrix in pairs[name])
-        squares = [float((one - two).square().sum()), float(one.square().sum()), float(two.square().sum())]
-        sums[name] = [a + b for a, b in zip(sums.get(name, [0.0] * 3), squares, strict=True)]
+        one = z @ pairs[name][0].T
+        norm = float(one.square().sum())
+        found = sums.setdefault(name, [[0.0] * 3 for _ in settings])
+        for total, matrix in zip(found, pairs[name][1], strict=True):
+            two = z @ matrix.T
+            squares = (float((one - two).square().sum()), norm, float(two.square().sum()))
+            total[:] = [a + b for a, b in zip(total, squares, strict=True)]
         counts[name] = counts.get(name, 0) + len(z)
 
     _feed(module, params_a, batches, list(pairs), take)
-    return {name: LayerDifference(*(value / counts[name] for value in found)) for name, found in sums.items()}
+    results = [
+        {name: LayerDifference(*(value / counts[name] for value in found[index])) for name, found in sums.items()}
+        for index in range(len(settings))
+    ]
+    return results if several else results[0]
 
 
 def _feed(

@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from .result import Assignment, AssignmentStats
 from .solve import solve_assignment
+from .sparse import solve_sparse_assignment
 
 if TYPE_CHECKING:
     from .device import DeferredAssignment as DeferredAssignment
     from .device import solve_assignment_deferred as solve_assignment_deferred
 
-__all__ = ["Assignment", "AssignmentStats", "DeferredAssignment", "solve_assignment", "solve_assignment_deferred"]
+__all__ = [
+    "Assignment",
+    "AssignmentStats",
+    "DeferredAssignment",
+    "solve_assignment",
+    "solve_assignment_deferred",
+    "solve_sparse_assignment",
+]
 
 
 def __getattr__(name: str) -> Any:

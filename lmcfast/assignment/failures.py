@@ -21,13 +21,7 @@ def raise_failure(status: int, place_and_value: list[Any], shape: tuple[int, ...
     }
     if status == _native.INVALID_SCORE:
         index = f"[{problem}, {row}, {column}]" if batched else f"[{row}, {column}]"
-        forbidden = "-inf" if maximize else "inf"
-        rule = (
-            "magnitudes above 2**1000 would overflow in the prices"
-            if abs(value) < float("inf")
-            else f"scores must be finite, or {forbidden} for a forbidden pair"
-        )
-        raise InvalidScoresError(f"scores{index} is {value}: {rule}", **place)
+        raise InvalidScoresError(f"scores{index} is {value}: {_rule(value, maximize)}", **place)
     if status == _native.INFEASIBLE:
         left = f"row {row}" if row >= 0 else f"column {column}"
         side = "rows" if rows <= columns else "columns"
@@ -41,3 +35,22 @@ def raise_failure(status: int, place_and_value: list[Any], shape: tuple[int, ...
         "during the call, this is a bug in lmcfast",
         gap=value,
     )
+
+
+def raise_sparse_failure(status: int, place_and_value: list[Any], shape: tuple[int, int], maximize: bool) -> NoReturn:
+    """:func:`raise_failure` for problems given by lists."""
+    _, row, column, value = place_and_value
+    if status == _native.REPEATED_PAIR:
+        raise InvalidScoresError(f"indices: row {row} lists column {column} twice", row=row, column=column)
+    if status == _native.INVALID_SCORE:
+        raise InvalidScoresError(
+            f"values: row {row}, column {column} is {value}: {_rule(value, maximize)}", row=row, column=column
+        )
+    raise_failure(status, place_and_value, shape, maximize)
+
+
+def _rule(value: float, maximize: bool) -> str:
+    """What an invalid score breaks."""
+    if abs(value) < float("inf"):
+        return "magnitudes above 2**1000 would overflow in the prices"
+    return f"scores must be finite, or {'-inf' if maximize else 'inf'} for a forbidden pair"

@@ -52,7 +52,7 @@ def as_scores(scores: Any) -> NDArray[Any]:
         raise ScoresShapeError(f"scores: expected 2 dimensions (n, m) or 3 (batch, n, m), got shape {tuple(a.shape)}")
     if a.shape[-1] >= 2**31 or a.shape[-2] >= 2**31:
         raise ScoresShapeError(f"scores: at most 2**31 - 1 rows and columns, got shape {tuple(a.shape)}")
-    a = _as_float(a)
+    a = _as_float(a, "scores")
     if not a.flags.c_contiguous and any(s % a.itemsize for s in a.strides):
         a = np.ascontiguousarray(a)
     if not a.flags.aligned or not a.dtype.isnative:
@@ -60,7 +60,7 @@ def as_scores(scores: Any) -> NDArray[Any]:
     return a
 
 
-def _as_float(a: NDArray[Any]) -> NDArray[Any]:
+def _as_float(a: NDArray[Any], argument: str) -> NDArray[Any]:
     if a.dtype.type in (np.float32, np.float64):
         return a
     if a.dtype.kind == "f":
@@ -73,13 +73,21 @@ def _as_float(a: NDArray[Any]) -> NDArray[Any]:
         if inexact.any():
             place = tuple(int(k) for k in np.argwhere(inexact)[0])
             raise InvalidScoresError(
-                f"scores{list(place)} is {a[place]}: integers above 2**53 are not exact in float64",
-                row=place[-2],
-                column=place[-1],
+                f"{argument}{list(place)} is {a[place]}: integers above 2**53 are not exact in float64",
+                row=place[-2] if a.ndim > 1 else None,
+                column=place[-1] if a.ndim > 1 else None,
                 problem=place[0] if a.ndim == 3 else None,
             )
         return out
-    raise TypeError(f"scores: expected real numbers, got dtype {a.dtype}")
+    raise TypeError(f"{argument}: expected real numbers, got dtype {a.dtype}")
+
+
+def as_listed_values(values: Any) -> NDArray[np.float64]:
+    """(entries,) float64, by the rule of :func:`as_scores`."""
+    a = as_array(values, "values")
+    if a.ndim != 1:
+        raise ScoresShapeError(f"values: expected 1 dimension, got shape {tuple(a.shape)}")
+    return np.ascontiguousarray(_as_float(a, "values"), dtype=np.float64)
 
 
 def as_start_prices(prices: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from .. import _native
+from ..errors import UnavailableError
 from .failures import raise_failure
 from .inputs import as_scores, as_start_prices, is_tensor
 from .result import Assignment, AssignmentStats
 
 _MOST_THREADS = 1024
 _CERTIFY = {"none": 0, "lists": 1, "full": 2}
+_TIES = {"any": 0, "scipy": 1}
 
 
 def solve_assignment(
@@ -49,7 +51,9 @@ def solve_assignment(
         certify: how the result is proved: "lists" from the bounds that the solver holds, "full" from a fresh read of
             the scores, "none" not at all (the gap is NaN). On a device the proof is always made, from a fresh read.
         ties: "any": of several optimal assignments, any (on the CPU the same one for the same input, version and
-            processor level).
+            processor level). "scipy": the one that ``scipy.optimize.linear_sum_assignment`` returns, by a dense solver
+            that looks at columns in scipy's order and rounds as it does; for CPU scores, without start prices. It
+            reads the matrix n times or more, so it suits problems of up to some hundred rows.
         threads: for the problems of a batch, or the passes over one large problem; default: LMCFAST_NUM_THREADS, else
             the processors that this process may use. The result does not depend on it.
 
@@ -64,18 +68,23 @@ def solve_assignment(
         UnavailableError: scores on a device that this build, or this machine, cannot use; says what is missing.
         TypeError: complex, object or sparse scores.
 
-    Source: shortest augmenting paths after Jonker and Volgenant, Computing 38 (1987) 325-340.
+    Source: shortest augmenting paths after Jonker and Volgenant, Computing 38 (1987) 325-340; ``ties="scipy"``: Crouse,
+    IEEE Trans. Aerosp. Electron. Syst. 52 (2016) 1679-1696.
     """
     if certify not in _CERTIFY:
         raise ValueError(f"certify: expected one of {', '.join(map(repr, _CERTIFY))}, got {certify!r}")
-    if ties != "any":
-        raise ValueError(f"ties: expected 'any', got {ties!r}")
+    if ties not in _TIES:
+        raise ValueError(f"ties: expected 'any' or 'scipy', got {ties!r}")
+    if ties == "scipy" and prices is not None:
+        raise ValueError("prices: start prices change which of several optima is found; ties='scipy' takes none")
     if not isinstance(maximize, (bool, np.bool_)):
         raise TypeError(f"maximize: expected True or False, got {maximize!r}")
     if threads is not None and not (isinstance(threads, (int, np.integer)) and 1 <= threads <= _MOST_THREADS):
         raise ValueError(f"threads: expected an integer from 1 to {_MOST_THREADS} or None, got {threads!r}")
     ready = _native.is_ready(scores)  # a numpy array that needs no conversion: the usual case, kept short
     if not ready and is_tensor(scores) and _native.on_device(scores):
+        if ties != "any":
+            raise UnavailableError(f"ties: {ties!r} is for CPU scores, got {scores.device}; pass scores.cpu()")
         from . import device  # imports torch
 
         return device.solve(scores, bool(maximize), prices, certify)
@@ -83,7 +92,7 @@ def solve_assignment(
     start = None if prices is None else as_start_prices(prices, array.shape)
     if threads is None:
         threads = _native.default_threads()
-    solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], int(threads))
+    solved = _native.solve_assignment(array, start, bool(maximize), _CERTIFY[certify], int(threads), _TIES[ties])
     if solved[0] != _native.OK:
         raise_failure(solved[0], list(solved[1:]), array.shape, maximize)
     _, columns, assigned_prices, objective, gap, counts = solved

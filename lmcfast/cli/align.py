@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import common, folders
-from .folders import folder_options, folder_progress, print_merged
+from .folders import KEPT, folder_options, folder_progress, print_merged
 
 
 def align(
@@ -42,6 +42,6 @@ def align(
         options = folder_options(spec, residual, groups, fix, only, max_sweeps, None, max_memory, no_prove, no_resume)
         from ..merging import align_checkpoint
 
-        with folder_progress(as_json, log) as callback:
+        with common.keeping(KEPT), folder_progress(as_json, log) as callback:
             done = align_checkpoint(a, b, out, options=options, callback=callback)
         print_merged(done, as_json)

@@ -21,13 +21,16 @@ import typer
 from .. import __version__
 from ..errors import LmcfastError
 from .align import align
+from .analyze import analyze
 from .apply import apply
-from .common import print_error
+from .barrier import barrier
+from .common import print_error, what_is_kept
 from .demo import demo
 from .info import info
 from .match import match
 from .merge import merge
 from .spec import spec, with_bare_check
+from .study import study
 
 # typer exports one of its usage errors only; the base of it is all of them.
 _BadArguments = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
@@ -63,7 +66,7 @@ def _options(
 
 def _register() -> None:
     """A command's docstring ends with its examples, which the help shows last and unwrapped."""
-    for command in (demo, match, apply, align, merge, spec, info):
+    for command in (demo, match, apply, align, merge, barrier, analyze, study, spec, info):
         summary, _, rest = (command.__doc__ or "").partition("Example:\n")
         lines = [f"  {line.strip()}" for line in rest.strip().splitlines()]
         app.command(help=summary.strip(), epilog="\n".join(["\b", "Example:", *lines]))(command)
@@ -83,7 +86,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             except (typer.Abort, KeyboardInterrupt):
                 code = _INTERRUPTED
         if code == _INTERRUPTED:  # typer, too, makes this of a KeyboardInterrupt; no command returns it
-            print_error(f"{'terminated' if terminated else 'interrupted'}; no output was written")
+            print_error(f"{'terminated' if terminated else 'interrupted'}; {what_is_kept()}")
             return _TERMINATED if terminated else _INTERRUPTED
         sys.stdout.flush()
     except _BadArguments as error:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -48,29 +48,32 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 
 def make_module(target: str, option: str = "--check") -> nn.Module:
-    """Import MODULE, with the current folder on the path as `python -m` has it, and call its FACTORY."""
+    """Call the FACTORY of MODULE, which must return a network."""
     from torch import nn
 
-    module_name, colon, factory_name = target.partition(":")
-    if not (module_name and colon and factory_name):
-        raise typer.BadParameter(f"must be MODULE:FACTORY, not {target!r}", param_hint=option)
-    imported = _import(module_name, option)
-    factory = getattr(imported, factory_name, None)
-    if not callable(factory):
-        raise typer.BadParameter(
-            f"{target!r}: module {module_name!r} has no callable {factory_name!r}", param_hint=option
-        )
+    factory = object_of(target, option)
     try:
         made = factory()
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise CheckError(f"{option}: {target!r} failed: {_describe(error)}") from error
+        raise CodeError(f"{option}: {target!r} failed: {describe(error)}") from error
     if not isinstance(made, nn.Module):
         raise typer.BadParameter(f"{target!r} gave a {type(made).__name__}, not a module", param_hint=option)
     return made
 
 
-class CheckError(LmcfastError):
-    """The code that ``--check`` names failed; its own error is the cause."""
+def object_of(target: str, option: str) -> Any:
+    """Import MODULE, with the current folder on the path as `python -m` has it; the callable NAME of it."""
+    module_name, colon, name = target.partition(":")
+    if not (module_name and colon and name):
+        raise typer.BadParameter(f"must be MODULE:FACTORY, not {target!r}", param_hint=option)
+    found = getattr(_import(module_name, option), name, None)
+    if not callable(found):
+        raise typer.BadParameter(f"{target!r}: module {module_name!r} has no callable {name!r}", param_hint=option)
+    return found
+
+
+class CodeError(LmcfastError):
+    """The user's code that an option names failed; its own error is the cause."""
 
 
 def _import(name: str, option: str) -> ModuleType:
@@ -84,10 +87,10 @@ def _import(name: str, option: str) -> ModuleType:
             and f"{name}.".startswith(f"{error.name}.")
         ):
             raise typer.BadParameter(f"there is no module {name!r} here", param_hint=option) from error
-        raise CheckError(f"{option}: module {name!r} cannot be imported: {_describe(error)}") from error
+        raise CodeError(f"{option}: module {name!r} cannot be imported: {describe(error)}") from error
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Type and first line of an error."""
     text = str(error).strip()
     line = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

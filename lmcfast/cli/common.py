@@ -102,6 +102,28 @@ def print_error(message: str) -> None:
     print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
 
 
+_NOTHING_KEPT = "no output was written"
+_kept = _NOTHING_KEPT
+
+
+@contextmanager
+def keeping(text: str) -> Iterator[None]:
+    """A block that keeps what it has done when Ctrl-C or SIGTERM ends it; ``text`` then says so."""
+    global _kept
+    try:
+        yield
+    except KeyboardInterrupt:
+        _kept = text  # the exception itself does not come through typer
+        raise
+
+
+def what_is_kept() -> str:
+    """What the interrupted run has left, for its last line; asked for once."""
+    global _kept
+    text, _kept = _kept, _NOTHING_KEPT
+    return text
+
+
 def print_notes(notes: Iterable[str]) -> None:
     """Print remarks on how the inputs were read, one a line, to stderr."""
     for note in notes:
@@ -156,6 +178,14 @@ def spec_source(spec: str, input_shape: Sequence[str] | None) -> str | Permutati
     return derived(make_module(spec, "--spec"), shapes)
 
 
+def refuse_given(context: typer.Context, name: str, beside: str) -> None:
+    """Refuse an option that was given where it has no effect: whoever gives it expects one."""
+    source = context.get_parameter_source(name)
+    if source is not None and source.name == "COMMANDLINE":
+        option = f"--{name.replace('_', '-')}"
+        raise typer.BadParameter(f"has no effect {beside}", param_hint=option)
+
+
 @contextmanager
 def reporting(debug: bool) -> Iterator[None]:
     """Turn errors that a user can cause into one line and exit code 1, and warnings into one line each.
@@ -192,7 +222,12 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print strict JSON: paths become text, numbers that are not finite become null."""
-    print(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    print(json_text(value))
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """Strict JSON, as :func:`print_json` prints it."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def plain(value: Any) -> Any:

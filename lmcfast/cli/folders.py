@@ -17,11 +17,12 @@ import typer
 from . import common
 
 if TYPE_CHECKING:
-    from ..analysis import Diagnosis
+    from ..analysis import CheckpointDiagnosis
     from ..merging import FolderOptions, MergedFolder
     from ..merging.choice import Progress
     from ..merging.planning import Plan
 
+KEPT = "the same command goes on where it was cut off"
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _EVERY = 0.5  # seconds between two messages about one phase
 _EVERY_LINE = 10.0
@@ -219,7 +220,7 @@ def _bar() -> Iterator[Progress]:
 # ---- results
 
 
-def print_plan(plan: Plan, diagnosis: Diagnosis | None, as_json: bool) -> None:
+def print_plan(plan: Plan, diagnosis: CheckpointDiagnosis | None, as_json: bool) -> None:
     if as_json:
         document: dict[str, Any] = {"event": "plan", **asdict(plan)}
         if diagnosis is not None:

@@ -161,9 +161,9 @@ def _plan(models: list[Path], base: Path | None, options: FolderOptions, diagnos
     plan = plan_checkpoints(models, base, options)
     diagnosis = None
     if diagnosed:
-        from ..analysis import diagnose
+        from ..analysis import diagnose_checkpoints
 
-        diagnosis = diagnose(models[0], models[1], options)
+        diagnosis = diagnose_checkpoints(models[0], models[1], options)
     folders.print_plan(plan, diagnosis, as_json)
 
 
@@ -183,7 +183,7 @@ def _merge_folders(
 ) -> None:
     from ..merging import merge_checkpoints
 
-    with folders.folder_progress(as_json, log) as callback:
+    with common.keeping(folders.KEPT), folders.folder_progress(as_json, log) as callback:
         done = merge_checkpoints(
             models,
             out,
@@ -236,7 +236,4 @@ def _weight_of_b(weights: str) -> float:
 def _refuse_useless(context: typer.Context, useless: Sequence[str], where: str) -> None:
     """Options without an effect are refused: whoever gives them expects one."""
     for name in useless:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            option = f"--{name.replace('_', '-')}"
-            raise typer.BadParameter(f"has no effect {where}", param_hint=option)
+        common.refuse_given(context, name, where)

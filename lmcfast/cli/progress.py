@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ..matching import Step
 
 
+_SHOWN = 8  # bars at a time
+
+
 @contextmanager
 def _bar(counted: bool) -> Iterator[Progress]:
     from rich.console import Console
@@ -93,6 +96,8 @@ def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
 
             def move(stage: str, done: int, total: int) -> None:
                 if stage not in tasks:
+                    if len(tasks) == _SHOWN:  # stages follow each other: the oldest is over
+                        bar.remove_task(tasks.pop(next(iter(tasks))))
                     tasks[stage] = bar.add_task(stage, total=total)
                 bar.update(tasks[stage], completed=done, total=total)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from .clock import Clock, Counts
 from .descent import Callback
@@ -13,9 +14,9 @@ from .device_placing import PlacedTensors
 from .device_scores import DeviceTable
 from .objective import distance_as_stored, distance_of
 from .order import sweep_order
-from .problem import Permutations, Problem
+from .problem import Problem
 from .result import MatchResult
-from .start import identity, most_evident, moves_free, random_permutations
+from .start import best_start, most_evident, moves_free, starting_point
 
 
 @dataclass(frozen=True)
@@ -106,23 +107,12 @@ class _Start:
 
     def choose(self, start: str, seed: int) -> tuple[DeviceState, dict[str, float]]:
         """The state to descend from, and the objective of every start that was tried, the chosen one first."""
-        problem = self.problem
-        if start == "random":
-            tried = {"random": self._at(random_permutations(problem, seed))}
-        elif start == "identity" or start == "forward":
-            tried = {"init" if moves_free(problem) else "identity": self._at(problem.start)}
-        else:
-            tried = {"identity": self._at(identity(problem))}
-            if moves_free(problem):
-                tried["init"] = self._at(problem.start)
-        if start == "forward" or start == "best":
-            forward = self._forward(list(tried.values())[-1])
-            tried = {**tried, "forward": forward} if start == "best" else {"forward": forward}
-        chosen = max(tried, key=lambda name: tried[name].objective)  # max keeps the first of equals
-        names = (chosen, *(name for name in tried if name != chosen))
-        return tried[chosen], {name: tried[name].objective for name in names}
+        plain = "forward" if start == "spectra" else start
+        moves = moves_free(self.problem)
+        return best_start(plain, moves, partial(self._at, seed), lambda base, _: self._forward(base))
 
-    def _at(self, permutations: Permutations) -> DeviceState:
+    def _at(self, seed: int, name: str) -> DeviceState:
+        permutations = starting_point(self.problem, name, seed)
         return DeviceState.at(self.problem, permutations, self.table, self.clock, self.counts, self.deterministic)
 
     def _forward(self, base: DeviceState) -> DeviceState:

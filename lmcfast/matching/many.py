@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -146,38 +147,52 @@ def _content(params: Params) -> bytes:
     return digest.digest()
 
 
+def _normalized(spec: PermutationSpec, models: Sequence[Params]) -> dict[str, float]:
+    """One weight for all pairs: 1 / the mean squared norm of the tensor."""
+    squares = [scored_weights(spec, params, params, "normalized") for params in models]
+    names = set.intersection(*(set(weights) for weights in squares))
+    mean = {name: sum(1.0 / weights[name] for weights in squares) / len(models) for name in names}
+    return {"*": 0.0, **{glob.escape(name): 1.0 / square for name, square in mean.items()}}
+
+
 class _Together:
     """Networks on their way into one frame: settings, the aligned tensors, and the sum of those that count."""
 
     def __init__(self, spec: PermutationSpec, models: list[Params], options: Mapping[str, Any]) -> None:
         self.spec, self.models, self.options = spec, models, dict(options)
+        if self.options.get("tensor_weights") == "normalized":
+            self.options["tensor_weights"] = _normalized(spec, models)
         self.weights = scored_weights(spec, models[0], models[0], self.options.get("tensor_weights"))
         self.settings: list[Permutations] = [spec.identity() for _ in models]
         self.aligned = [self._scored(params) for params in models]
+        self.total = self._sum(range(len(models)))
 
     def _scored(self, params: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: params[name].detach().double() for name in self.weights}
 
     def _place(self, index: int, setting: Permutations) -> None:
         self.settings[index] = setting
-        moved = apply_permutations(self.spec, setting, self.models[index])
-        self.aligned[index] = self._scored(moved)
+        before = self.aligned[index]
+        self.aligned[index] = self._scored(apply_permutations(self.spec, setting, self.models[index]))
+        for name, tensor in self.aligned[index].items():
+            self.total[name].add_(tensor).sub_(before[name])
 
-    def _total(self, members: Sequence[int]) -> dict[str, torch.Tensor]:
-        return {name: torch.stack([self.aligned[i][name] for i in members]).sum(0) for name in self.weights}
+    def _sum(self, members: Iterable[int]) -> dict[str, torch.Tensor]:
+        chosen = list(members)
+        return {name: torch.stack([self.aligned[i][name] for i in chosen]).sum(0) for name in self.weights}
 
     def objective(self) -> float:
-        """Sum over the pairs, from |sum|^2 - sum | |^2, float64."""
-        total = self._total(range(len(self.models)))
+        """Sum over the pairs, from |sum|^2 - sum | |^2, float64; the sum, which is kept up to date, is taken anew."""
+        total = self.total = self._sum(range(len(self.models)))
         value = 0.0
         for name, weight in self.weights.items():
             squares = sum(float(one[name].square().sum()) for one in self.aligned)
             value += weight * (float(total[name].square().sum()) - squares) / 2.0
         return value
 
-    def _match(self, index: int, others: Sequence[int], start: str) -> None:
-        """Match a network to the mean of the others, from where it stands."""
-        mean = {name: total / len(others) for name, total in self._total(others).items()}
+    def _match(self, index: int, others: Mapping[str, torch.Tensor], count: int, start: str) -> None:
+        """Match a network to the mean of others, given their sum and number, from where it stands."""
+        mean = {name: total / count for name, total in others.items()}
         target = {
             name: mean[name].to(tensor.dtype) if name in mean else tensor for name, tensor in self.models[index].items()
         }
@@ -192,13 +207,13 @@ class _Together:
     def match_to(self, center: int) -> float:
         for index in range(len(self.models)):
             if index != center:
-                self._match(index, [center], "best")
+                self._match(index, self.aligned[center], 1, "best")
         return self.objective()
 
     def begin(self, seed: int) -> None:
         """Each network after the first to the mean of those before it."""
         for index in range(1, len(self.models)):
-            self._match(index, range(index), "best")
+            self._match(index, self._sum(range(index)), index, "best")
 
     def relax(self) -> None:
         """Permutations of all networks at once from the relaxation, where that is better than one after the other."""
@@ -217,7 +232,8 @@ class _Together:
         history = [self.objective()]
         for _ in range(max_rounds):
             for index in shuffle.sample(range(count), count):
-                self._match(index, [other for other in range(count) if other != index], "identity")
+                others = {name: total - self.aligned[index][name] for name, total in self.total.items()}
+                self._match(index, others, count - 1, "identity")
             history.append(self.objective())
             scale = sum(float(one[name].square().sum()) for one in self.aligned for name in self.weights)
             if history[-1] - history[-2] <= 1e-9 * scale:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +25,7 @@ from .order import sweep_order
 from .problem import Permutations
 from .result import MatchResult, Step
 from .spectra import match_by_spectra
+from .start import best_start
 
 Stamp = tuple[int, ...]
 
@@ -143,28 +144,20 @@ def choose_nested_start(
     """As ``start.choose_start``. "spectra" is the forward start after the units with others in them were placed by
     their spectra, and are held meanwhile."""
 
-    def at(setting: Mapping[str, torch.Tensor]) -> NestedState:
+    identity = problem.spec.identity()
+    moves = any(not torch.equal(problem.start[group], identity[group]) for group in problem.groups)
+
+    def point(name: str) -> NestedState:
+        setting = problem.start
+        if name != "init":
+            drawn = identity if name == "identity" else problem.spec.random_permutations(seed)
+            setting = {**setting, **{group: drawn[group] for group in problem.groups}}
         return NestedState.at(NestedAlignment(problem, setting, counts), clock)
 
-    identity = problem.spec.identity()
-    still = {**problem.start, **{group: identity[group] for group in problem.groups}}
-    moves = any(not torch.equal(problem.start[group], identity[group]) for group in problem.groups)
-    if start == "random":
-        drawn = problem.spec.random_permutations(seed)
-        tried = {"random": at({**problem.start, **{group: drawn[group] for group in problem.groups}})}
-    elif start == "best":
-        tried = {"identity": at(still)}
-        if moves:
-            tried["init"] = at(problem.start)
-    else:
-        tried = {"init" if moves else "identity": at(problem.start)}
-    if start in ("best", "forward", "spectra"):
-        name = "forward" if start == "best" else start
-        forward = _forward(list(tried.values())[-1], name == "spectra", shuffle, callback)
-        tried = {**tried, name: forward} if start == "best" else {name: forward}
-    chosen = max(tried, key=lambda name: tried[name].objective)  # max keeps the first of equals
-    names = (chosen, *(name for name in tried if name != chosen))
-    return tried[chosen], {name: tried[name].objective for name in names}
+    def forward(base: NestedState, name: str) -> NestedState:
+        return _forward(base, name == "spectra", shuffle, callback)
+
+    return best_start(start, moves, point, forward)
 
 
 def _forward(

@@ -12,7 +12,7 @@ from ..spec import PermutationSpec, check_finite, check_params, check_permutatio
 from .nested_plan import Plan, make_plan
 from .order import by_depth
 from .pieces import Piece, pieces_of
-from .problem import Params, Patterns, Permutations, chosen_groups, scored_weights
+from .problem import Params, Patterns, Permutations, TensorWeights, chosen_groups, scored_weights
 from .sums import CHUNK, Figures, rounding, stored_figures
 
 
@@ -57,7 +57,7 @@ def make_nested_problem(
     init: Mapping[str, torch.Tensor] | None = None,
     fix: Patterns = (),
     only: Patterns | None = None,
-    tensor_weights: Mapping[str, float] | None = None,
+    tensor_weights: TensorWeights | None = None,
     device: str | torch.device | None = None,
 ) -> NestedProblem | None:
     """Check the arguments of a matching (see :func:`~lmcfast.matching.weight_matching`) and prepare what it reads.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -23,6 +23,7 @@ from .sums import CHUNK, Figures, rounding
 Params = Mapping[str, torch.Tensor]
 Permutations = dict[str, torch.Tensor]
 Patterns = str | Sequence[str]
+TensorWeights = Mapping[str, float] | Literal["normalized"]
 Made = TypeVar("Made")
 
 REMEMBERED = 8  # shapes and choices of tensors for which a spec remembers what was worked out
@@ -122,7 +123,7 @@ def make_problem(
     init: Mapping[str, torch.Tensor] | None = None,
     fix: Patterns = (),
     only: Patterns | None = None,
-    tensor_weights: Mapping[str, float] | None = None,
+    tensor_weights: TensorWeights | None = None,
     device: str | torch.device | None = None,
 ) -> Problem:
     """Check the arguments of a matching (see :func:`~lmcfast.matching.weight_matching`) and prepare what it reads."""
@@ -192,14 +193,22 @@ def chosen_groups(spec: PermutationSpec, fix: Patterns, only: Patterns | None) -
 
 
 def scored_weights(
-    spec: PermutationSpec, params_a: Params, params_b: Params, tensor_weights: Mapping[str, float] | None
+    spec: PermutationSpec, params_a: Params, params_b: Params, tensor_weights: TensorWeights | None
 ) -> dict[str, float]:
-    """The weights > 0 of the tensors that count: real floating tensors of the spec, no buffers, tied ones once."""
+    """The weights > 0 of the tensors that count: real floating tensors of the spec, no buffers, tied ones once.
+
+    "normalized": 1 / (|A| |B|) of each tensor, so that its share of the objective is a cosine; 0 where one is zero.
+    """
     counted = [name for name in spec.axes if name not in spec.buffers and name not in spec.tied]
     for name in counted:
         if params_a[name].is_complex() or params_b[name].is_complex():
             raise InvalidParamsError(f"tensor {name!r} is complex; only real tensors can be matched", name)
     names = [name for name in counted if params_a[name].is_floating_point()]
+    if isinstance(tensor_weights, str):
+        if tensor_weights != "normalized":
+            raise ValueError(f"tensor_weights: must be a mapping or 'normalized', not {tensor_weights!r}")
+        norms = {name: _norm(params_a[name]) * _norm(params_b[name]) for name in names}
+        return {name: 1.0 / norm for name, norm in norms.items() if 0.0 < norm < math.inf}
     weights = dict.fromkeys(names, 1.0)
     for pattern, weight in (tensor_weights or {}).items():
         if not (0.0 <= float(weight) < float("inf")):
@@ -207,6 +216,10 @@ def scored_weights(
         for name in matching_names(names, pattern, "tensor_weights", "scored tensor"):
             weights[name] = float(weight)
     return {name: weight for name, weight in weights.items() if weight > 0.0}
+
+
+def _norm(tensor: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64))
 
 
 def matching_names(names: Iterable[str], patterns: Patterns, argument: str, what: str) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -13,33 +13,13 @@ from ..io.permutations import read_permutations, write_permutations
 from ..params import apply_permutations
 from ..spec import PermutationSpec
 from .clock import Counts
+from .trace import Step as Step
+from .trace import Sweep, frame_of, sweeps_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Exactness = Literal["exact", "lower bound", "linearised"]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One visit of a group.
-
-    Attributes:
-        sweep: 0 for the start, then 1, 2, ...
-        group: the group; "" in the first record of a trace, which states where the start began.
-        kind: "start": part of the forward start, taken whatever it did; "step": part of the descent.
-        gain: what the objective gained, float64; 0 for a step that was not taken.
-        objective: the objective after it.
-        gap: certificate of its assignment: no assignment of the same scores is worth more than this above it.
-        changed: how many units got another source; 0 for a step that was not taken.
-        seconds: wall time.
-    """
-
-    sweep: int
-    group: str
-    kind: Literal["start", "step"]
-    gain: float
-    objective: float
-    gap: float
-    changed: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -93,6 +73,19 @@ class MatchResult:
         ``sources``: {"a": SHA-256, "b": SHA-256} of the checkpoint files, where they are known.
         """
         write_permutations(path, self.permutations, self.spec.to_json(), self.objective, self.gap, sources)
+
+    def sweep_trace(self) -> tuple[Sweep, ...]:
+        """What the steps add up to in each sweep, the start first; ``dataclasses.asdict`` gives plain values."""
+        return sweeps_of(self.trace)
+
+    def trace_frame(self, by: Literal["step", "sweep"] = "step") -> DataFrame:
+        """The trace as a pandas DataFrame, a row for each step or each sweep, a column for each attribute.
+
+        Raises ``UnavailableError`` where pandas is not installed; ``ValueError`` for another ``by``.
+        """
+        if by not in ("step", "sweep"):
+            raise ValueError(f"by: must be 'step' or 'sweep', not {by!r}")
+        return frame_of(self.trace if by == "step" else self.sweep_trace())
 
     def trace_table(self) -> str:
         """The trace as a table for the eye, one line a step."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypeVar, get_args
 
 import torch
 
@@ -36,22 +36,45 @@ def choose_start(
     them.
     """
 
-    def at(permutations: Permutations) -> State:
-        return begin(Alignment(problem, permutations, counts), clock)
+    def point(name: str) -> State:
+        return begin(Alignment(problem, starting_point(problem, name, seed), counts), clock)
 
-    if start == "spectra":  # of what has others nested in it, and here nothing has
-        start = "forward"
+    def forward(base: State, name: str) -> State:
+        return forward_start(problem, table, base, shuffle, callback)
+
+    # spectra place what has others nested in it, and here nothing has
+    return best_start("forward" if start == "spectra" else start, moves_free(problem), point, forward)
+
+
+class Judged(Protocol):
+    """A state of a descent, of which the choice knows the objective alone."""
+
+    @property
+    def objective(self) -> float: ...
+
+
+Found = TypeVar("Found", bound=Judged)
+
+
+def best_start(
+    start: str, moves: bool, point: Callable[[str], Found], forward: Callable[[Found, str], Found]
+) -> tuple[Found, dict[str, float]]:
+    """The best of the starts that ``start`` asks for, and the objectives of all that were tried, its own first.
+
+    ``point``: the state at "identity", "init" or "random"; ``moves``: whether "init" differs from the identity.
+    ``forward``: the start of that name ("forward" or "spectra") from a state.
+    """
     if start == "random":
-        tried = {"random": at(random_permutations(problem, seed))}
-    elif start == "identity" or start == "forward":
-        tried = {"init" if moves_free(problem) else "identity": at(problem.start)}
+        tried = {"random": point("random")}
+    elif start == "best":
+        tried = {name: point(name) for name in (("identity", "init") if moves else ("identity",))}
     else:
-        tried = {"identity": at(identity(problem))}
-        if moves_free(problem):
-            tried["init"] = at(problem.start)
-    if start == "forward" or start == "best":
-        forward = forward_start(problem, table, list(tried.values())[-1], shuffle, callback)
-        tried = {**tried, "forward": forward} if start == "best" else {"forward": forward}
+        name = "init" if moves else "identity"
+        tried = {name: point(name)}
+    if start in ("best", "forward", "spectra"):
+        name = "forward" if start == "best" else start
+        begun = forward(list(tried.values())[-1], name)
+        tried = {**tried, name: begun} if start == "best" else {name: begun}
     chosen = max(tried, key=lambda name: tried[name].objective)  # max keeps the first of equals
     names = (chosen, *(name for name in tried if name != chosen))
     return tried[chosen], {name: tried[name].objective for name in names}
@@ -112,6 +135,13 @@ def moves_free(problem: Problem) -> bool:
         return False
     identity = problem.spec.identity()
     return any(not torch.equal(problem.start[group], identity[group]) for group in problem.groups)
+
+
+def starting_point(problem: Problem, name: str, seed: int) -> Permutations:
+    """The permutations at "identity", "init" or "random"."""
+    if name == "random":
+        return random_permutations(problem, seed)
+    return identity(problem) if name == "identity" else problem.start
 
 
 def random_permutations(problem: Problem, seed: int) -> Permutations:

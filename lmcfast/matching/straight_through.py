@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -105,8 +105,12 @@ def straight_through_matching(
         InvalidParamsError: a tensor does not fit, or the loss is not finite (the message names the step).
         ValueError, TypeError: an argument is not as above.
     """
-    _check_arguments(batches, steps, weight, start)
-    trial = _prepared(model_a)
+    if (isinstance(weight, str) and weight != "random") or (not isinstance(weight, str) and not 0.0 < weight <= 1.0):
+        raise ValueError(f"weight: must be in (0, 1] or 'random', not {weight!r}")
+    if start not in ("a", "random"):
+        raise ValueError(f"start: must be 'a' or 'random', not {start!r}")
+    check_arguments(batches, steps)
+    trial = prepared(model_a)
     params_a = {name: tensor.detach() for name, tensor in trial.state_dict().items()}
     params_b = params_b.state_dict() if isinstance(params_b, nn.Module) else params_b
     bound = check_params(spec, params_a, "model_a", strict=False)
@@ -117,36 +121,89 @@ def straight_through_matching(
     else:
         first = check_permutations(bound, {**bound.identity(), **init}, "init")
     projection = Projection(bound, params_b, first)
-    moving = _moving(trial, params_a, start, generator)
-    descent = (optimizer or _adam)(list(moving.values()))
-    history: list[StraightThroughStep] = []
-    best, best_mean, best_step, mean = dict(first), math.inf, 0, math.nan
-    for step, (inputs, targets) in enumerate(_endless(batches, steps, device_of(trial)), 1):
-        began = time.perf_counter()
-        changed = projection.to({**params_a, **{name: tensor.detach() for name, tensor in moving.items()}})
+    moving = moving_tensors(trial, params_a, start, generator)
+    descent = (optimizer or adam)(list(moving.values()))
+
+    def draw() -> list[float]:
         share = float(torch.rand((), generator=generator)) if weight == "random" else float(weight)
-        state = _mixture(bound, trial, params_a, moving, projection.aligned(), share)
-        value = loss(functional_call(trial, state, (inputs,)), targets)
-        now = float(value.detach())
-        if not math.isfinite(now):
-            raise InvalidParamsError(f"the loss is not finite in step {step}")
-        mean = now if step == 1 else SMOOTHING * mean + (1.0 - SMOOTHING) * now
-        if mean < best_mean:
-            best, best_mean, best_step = dict(projection.permutations), mean, step
-        descent.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        descent.step()
-        history.append(StraightThroughStep(now, share, changed, time.perf_counter() - began))
-        if callback is not None:
-            callback(step, history[-1])
+        return [1.0 - share, share]
+
+    def record(value: float, shares: Sequence[float], changed: int, seconds: float) -> StraightThroughStep:
+        return StraightThroughStep(value, shares[1], changed, seconds)
+
+    estimator = Estimator(bound, trial, params_a, [projection], [moving], descent, draw)
+    history, (best,), best_step = estimator.run(endless(batches, steps, device_of(trial)), loss, record, callback)
     return _result(bound, params_a, params_b, best, history, best_step)
 
 
-def _check_arguments(batches: Any, steps: int, weight: float | str, start: str) -> None:
-    if (isinstance(weight, str) and weight != "random") or (not isinstance(weight, str) and not 0.0 < weight <= 1.0):
-        raise ValueError(f"weight: must be in (0, 1] or 'random', not {weight!r}")
-    if start not in ("a", "random"):
-        raise ValueError(f"start: must be 'a' or 'random', not {start!r}")
+Record = TypeVar("Record")
+
+
+@dataclass
+class Estimator:
+    """The descent: networks beside the first are projected to their theta~, mixed, and the loss goes down.
+
+    ``draw`` gives the shares of all networks, the first one's first.
+    """
+
+    spec: PermutationSpec
+    trial: nn.Module
+    first: Params
+    projections: Sequence[Projection]
+    moving: Sequence[Mapping[str, torch.Tensor]]
+    descent: torch.optim.Optimizer
+    draw: Callable[[], list[float]]
+
+    def run(
+        self,
+        batches: Iterable[tuple[Any, Any]],
+        loss: Loss,
+        record: Callable[[float, Sequence[float], int, float], Record],
+        callback: Callable[[int, Record], object] | None,
+    ) -> tuple[list[Record], list[Permutations], int]:
+        """A record of each step, the permutations with the lowest running mean of the loss, and their step."""
+        history: list[Record] = []
+        best, best_mean, best_step, mean = [dict(one.permutations) for one in self.projections], math.inf, 0, math.nan
+        for step, (inputs, targets) in enumerate(batches, 1):
+            began = time.perf_counter()
+            changed = sum(
+                one.to({**self.first, **{name: tensor.detach() for name, tensor in moving.items()}})
+                for one, moving in zip(self.projections, self.moving, strict=True)
+            )
+            shares = self.draw()
+            value = loss(functional_call(self.trial, self._mixture(shares), (inputs,)), targets)
+            now = float(value.detach())
+            if not math.isfinite(now):
+                raise InvalidParamsError(f"the loss is not finite in step {step}")
+            mean = now if step == 1 else SMOOTHING * mean + (1.0 - SMOOTHING) * now
+            if mean < best_mean:
+                best, best_mean, best_step = [dict(one.permutations) for one in self.projections], mean, step
+            self.descent.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            self.descent.step()
+            history.append(record(now, shares, changed, time.perf_counter() - began))
+            if callback is not None:
+                callback(step, history[-1])
+        return history, best, best_step
+
+    def _mixture(self, shares: Sequence[float]) -> dict[str, torch.Tensor]:
+        """The networks in these shares, each pi(B) sending its gradient to its theta~; buffers are the first's."""
+        names = self.moving[0].keys()
+        state = {name: tensor.clone() for name, tensor in self.first.items() if name not in names}
+        aligned = [one.aligned() for one in self.projections]
+        for name in names:
+            mixed = shares[0] * self.first[name]
+            for share, moving, placed in zip(shares[1:], self.moving, aligned, strict=True):
+                tensor = moving[name]
+                mixed = mixed + share * (placed[name].to(tensor.device, tensor.dtype) + (tensor - tensor.detach()))
+            state[name] = mixed
+        for alias, canonical in self.spec.tied.items():
+            if canonical in names and alias in state:
+                state[alias] = state[canonical]
+        return state
+
+
+def check_arguments(batches: Any, steps: int) -> None:
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps: at least 1 is needed, not {steps!r}")
     check_batches(batches)
@@ -195,7 +252,7 @@ class Projection:
         return self._aligned
 
 
-def _prepared(model: nn.Module) -> nn.Module:
+def prepared(model: nn.Module) -> nn.Module:
     trial = copy.deepcopy(model).eval()
     for module in trial.modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats:
@@ -204,7 +261,9 @@ def _prepared(model: nn.Module) -> nn.Module:
     return trial.requires_grad_(False)
 
 
-def _moving(trial: nn.Module, params_a: Params, start: str, generator: torch.Generator) -> dict[str, torch.Tensor]:
+def moving_tensors(
+    trial: nn.Module, params_a: Params, start: str, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
     """theta~: the floating parameters, tied ones once."""
     moving = {}
     for name, parameter in trial.named_parameters():
@@ -217,30 +276,11 @@ def _moving(trial: nn.Module, params_a: Params, start: str, generator: torch.Gen
     return moving
 
 
-def _mixture(
-    spec: PermutationSpec,
-    trial: nn.Module,
-    params_a: Params,
-    moving: Mapping[str, torch.Tensor],
-    aligned: Params,
-    share: float,
-) -> dict[str, torch.Tensor]:
-    """(1 - share) A + share pi(B), with the gradient of pi(B) going to theta~; buffers are A's."""
-    state = {name: tensor.clone() for name, tensor in params_a.items() if name not in moving}
-    for name, tensor in moving.items():
-        straight = aligned[name].to(tensor.device, tensor.dtype) + (tensor - tensor.detach())
-        state[name] = (1.0 - share) * params_a[name] + share * straight
-    for alias, canonical in spec.tied.items():
-        if canonical in moving and alias in state:
-            state[alias] = state[canonical]
-    return state
-
-
-def _adam(tensors: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
+def adam(tensors: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
     return torch.optim.Adam(tensors, LEARNING_RATE)
 
 
-def _endless(batches: Iterable[tuple[Any, Any]], steps: int, device: torch.device) -> Iterator[tuple[Any, Any]]:
+def endless(batches: Iterable[tuple[Any, Any]], steps: int, device: torch.device) -> Iterator[tuple[Any, Any]]:
     """``steps`` batches on the device; ``ValueError`` where the batches end before and cannot be gone through again."""
     done = 0
     while done < steps:

@@ -37,10 +37,12 @@ def relax_together(
     largest = 0.0
     for _ in range(rounds):
         gained = 0.0
+        total = {name: torch.stack([one.mixed[name] for one in networks]).sum(0) for name in weights}
         for network in networks:
-            others = [other.mixed for other in networks if other is not network]
-            target = {name: torch.stack([tensors[name] for tensors in others]).sum(0) for name in network.mixed}
-            gained += network.step(target)
+            before = network.mixed
+            gained += network.step({name: total[name] - tensor for name, tensor in before.items()})
+            for name, tensor in network.mixed.items():
+                total[name].add_(tensor).sub_(before[name])
         largest = max(largest, gained)
         if not gained > TOLERANCE * largest:
             break

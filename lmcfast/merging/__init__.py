@@ -14,8 +14,11 @@ from .files import (
 )
 from .folders import align_checkpoint, merge_checkpoints, plan_checkpoints
 from .models import SpecFile, read_spec, spec_of_file
+from .pairs import AlignedPair, read_pair, read_plain_pair
+from .repair import RepairReport, repair, repair_many, rescale
 
 __all__ = [
+    "AlignedPair",
     "AppliedFile",
     "FamilyFigures",
     "FolderOptions",
@@ -24,6 +27,7 @@ __all__ = [
     "MatchedFiles",
     "MergedFile",
     "MergedFolder",
+    "RepairReport",
     "SpecFile",
     "UnresetBatchNormWarning",
     "align_checkpoint",
@@ -32,7 +36,12 @@ __all__ = [
     "merge_checkpoints",
     "merge_files",
     "plan_checkpoints",
+    "read_pair",
+    "read_plain_pair",
     "read_spec",
+    "repair",
+    "repair_many",
+    "rescale",
     "reset_batchnorm",
     "spec_of_file",
 ]

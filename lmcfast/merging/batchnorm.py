@@ -60,7 +60,7 @@ def reset_batchnorm(module: nn.Module, batches: Iterable[Any]) -> int:
     if not layers:
         return 0
     device = device_of(module)
-    with _training_only(module, layers), _restored_on_error(layers) as before, torch.no_grad():
+    with training_only(module, layers), _restored_on_error(layers) as before, torch.no_grad():
         for layer in layers.values():
             layer.momentum = None
             layer.reset_running_stats()
@@ -86,7 +86,7 @@ def _settle(path: str, layer: _BatchNorm, before: dict[str, torch.Tensor]) -> bo
 
 
 @contextmanager
-def _training_only(module: nn.Module, layers: dict[str, _BatchNorm]) -> Iterator[None]:
+def training_only(module: nn.Module, layers: dict[str, _BatchNorm]) -> Iterator[None]:
     """Evaluation mode for all but ``layers``; flags and momentum are restored."""
     flags = [(part, part.training) for part in module.modules()]
     momenta = [(layer, layer.momentum) for layer in layers.values()]

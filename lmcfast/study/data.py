@@ -97,7 +97,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
         labels = _labels(arrays[f"y_{split}"], f"y_{split}", path)
         if len(images) != len(labels) or not len(images):
             counts = f"{len(images)} images and {len(labels)} labels"
-            raise _refuse(path, f"x_{split} and y_{split} do not fit each other: {counts}")
+            raise refuse(path, f"x_{split} and y_{split} do not fit each other: {counts}")
         splits += [images, labels]
     name = os.path.splitext(os.path.basename(os.fspath(path)))[0]
     return Dataset(name, *splits)
@@ -108,19 +108,19 @@ def _read(path: str | os.PathLike[str]) -> dict[str, NDArray[np.generic]]:
         with open(path, "rb") as handle:
             # numpy takes other formats too, and leaves a broken archive half open
             if not zipfile.is_zipfile(handle):
-                raise _refuse(path, "is not an .npz file")
+                raise refuse(path, "is not an .npz file")
             handle.seek(0)
             with np.load(handle, allow_pickle=False) as file:
                 missing = [key for key in _KEYS if key not in file]
                 if missing:
-                    raise _refuse(path, f"has no array {missing[0]!r}; it has {', '.join(map(repr, file)) or 'none'}")
+                    raise refuse(path, f"has no array {missing[0]!r}; it has {', '.join(map(repr, file)) or 'none'}")
                 return {key: file[key] for key in _KEYS}
     except OSError as error:
-        raise _refuse(path, f"cannot be read: {error.strerror or error}") from error
+        raise refuse(path, f"cannot be read: {error.strerror or error}") from error
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise _refuse(path, f"is not an .npz file of plain arrays: {error}") from error
+        raise refuse(path, f"is not an .npz file of plain arrays: {error}") from error
 
 
 def _images(array: NDArray[np.generic], key: str, path: str | os.PathLike[str]) -> Tensor:
@@ -129,24 +129,25 @@ def _images(array: NDArray[np.generic], key: str, path: str | os.PathLike[str]) 
     elif array.dtype.kind == "f":
         values = torch.from_numpy(array.astype(np.float32))
     else:
-        raise _refuse(path, f"{key} is {array.dtype}; uint8 or floats are needed")
+        raise refuse(path, f"{key} is {array.dtype}; uint8 or floats are needed")
     if not bool(torch.isfinite(values).all()):
-        raise _refuse(path, f"{key} holds a value that is not finite")
+        raise refuse(path, f"{key} holds a value that is not finite")
     if values.ndim == 3:
         return values.unsqueeze(1)
     if values.ndim != 4:
-        raise _refuse(path, f"{key} has shape {array.shape}; images of 3 or 4 axes are needed")
+        raise refuse(path, f"{key} has shape {array.shape}; images of 3 or 4 axes are needed")
     return values.movedim(-1, 1).contiguous() if values.shape[-1] in (1, 3, 4) else values
 
 
 def _labels(array: NDArray[np.generic], key: str, path: str | os.PathLike[str]) -> Tensor:
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] != 1):
-        raise _refuse(path, f"{key} is {array.dtype} of shape {array.shape}; one integer for each image is needed")
+        raise refuse(path, f"{key} is {array.dtype} of shape {array.shape}; one integer for each image is needed")
     labels = torch.from_numpy(array.astype(np.int64).reshape(-1))
     if len(labels) and int(labels.min()) < 0:
-        raise _refuse(path, f"{key} holds the negative label {int(labels.min())}")
+        raise refuse(path, f"{key} holds the negative label {int(labels.min())}")
     return labels
 
 
-def _refuse(path: str | os.PathLike[str], reason: str) -> CheckpointError:
+def refuse(path: str | os.PathLike[str], reason: str) -> CheckpointError:
+    """The error of a file that is not what it should be."""
     return CheckpointError(f"{os.fspath(path)}: {reason}", os.fspath(path))

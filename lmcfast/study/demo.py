@@ -125,7 +125,7 @@ def run_demo(
     new_figure()  # tells now, not after the training, that matplotlib is missing
     data = load_digits()
     clock = _Clock(progress)
-    with _one_thread():
+    with one_thread():
         result, tensors = _study(data, files, seeds, (width,) * layers, recipe, lambdas, clock)
     with clock.stage("write"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def _study(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Torch on one thread: no slower for such small products, and the figures do not depend on the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

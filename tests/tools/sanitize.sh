@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=${PYTHON:-python3}
-[ $# -gt 0 ] || set -- tests/test_assignment*.py
+[ $# -gt 0 ] || set -- tests/test_assignment*.py tests/test_sparse_assignment.py
 step() { echo "== $1 ($(date +%T))"; }
 
 build() {  # folder, sanitizers, targets

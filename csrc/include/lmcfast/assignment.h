@@ -19,6 +19,7 @@ enum class Status {
   interrupted,    // the caller's `interrupted` said stop
   not_certified,  // the prices do not prove the result: a bug, or scores that changed during the call
   out_of_memory,
+  repeated_pair,  // sparse_assignment.h
 };
 
 // One problem or a batch of problems of one shape.
@@ -32,11 +33,16 @@ struct AssignmentProblem {
 
 enum class Certify { none, lists, full };
 
+// Which of several optimal assignments: any, or the one that scipy's linear_sum_assignment returns (scan_order.h). The
+// latter takes n shortest paths over whole rows, reads no start prices and is not spread over threads within a problem.
+enum class Ties { any, scipy };
+
 struct AssignmentOptions {
   bool maximize = true;  // false: minimise; then u[i] + p[j] <= a[i,j] holds for the prices returned
   Certify certify =
       Certify::lists;  // lists: from the bounds that the solver holds; full: from a fresh read of the scores
-  int threads = 1;     // problems of a batch, or passes over one large problem, are spread over them; same result
+  Ties ties = Ties::any;
+  int threads = 1;  // problems of a batch, or passes over one large problem, are spread over them; same result
   bool (*interrupted)(void*) = nullptr;  // asked some ten times a second, not within a pass; by the calling thread only
   void* interrupted_argument = nullptr;
 };

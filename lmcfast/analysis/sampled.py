@@ -18,7 +18,7 @@ from ..merging.visits import assembled, visit
 from ..spec import PermutationSpec
 from .alignment import singular_alignment
 
-Verdict = Literal["same lineage: identity is best", "align", "unrelated"]
+_Verdict = Literal["same lineage: identity is best", "align", "unrelated"]
 
 SAMPLED = 4
 GAMMA = 0.3
@@ -49,14 +49,16 @@ class LayerDiagnosis:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class CheckpointDiagnosis:
     """``layers`` that were looked at, and what they say together."""
 
     layers: tuple[LayerDiagnosis, ...]
-    verdict: Verdict
+    verdict: _Verdict
 
 
-def diagnose(a: StrPath, b: StrPath, options: FolderOptions | None = None, layers: int = SAMPLED) -> Diagnosis:
+def diagnose_checkpoints(
+    a: StrPath, b: StrPath, options: FolderOptions | None = None, layers: int = SAMPLED
+) -> CheckpointDiagnosis:
     """Match a few families of two checkpoints, spread over their depth, and judge by them.
 
     "same lineage: identity is best": no unit has a better place than its own (fine-tunes of one model). "unrelated":
@@ -73,7 +75,7 @@ def diagnose(a: StrPath, b: StrPath, options: FolderOptions | None = None, layer
     finally:
         for source in sources:
             source.close()
-    return Diagnosis(found, _verdict(found))
+    return CheckpointDiagnosis(found, _verdict(found))
 
 
 def _diagnosed(spec: PermutationSpec, family: Family, a: Model, b: Model) -> LayerDiagnosis:
@@ -103,7 +105,7 @@ def _alignment(
     return before.pooled, after.pooled
 
 
-def _verdict(layers: Sequence[LayerDiagnosis]) -> Verdict:
+def _verdict(layers: Sequence[LayerDiagnosis]) -> _Verdict:
     if all(layer.moved == 0 for layer in layers) and _mean([layer.stored for layer in layers]) > _RELATED:
         return "same lineage: identity is best"
     known = [layer for layer in layers if layer.chance is not None]
