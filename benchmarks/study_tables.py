@@ -1,7 +1,7 @@
 """Tables of several studies side by side, as docs/study.md has them: python benchmarks/study_tables.py FOLDER ...
 
-Each FOLDER is one that `lmcfast study -o FOLDER` filled. --keep FILE writes what the tables need of all of them
-(nothing per layer), and --of FILE prints the tables of such a file.
+Each FOLDER is one that `lmcfast study -o FOLDER` filled. --keep FILE writes what the tables need of them (nothing per
+layer), and --of FILE prints the tables of such a file.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from lmcfast.analysis.page import Table
 from lmcfast.study import study_claims, study_tables, width_picture
 from lmcfast.study.tables import study_label
 
+MARK = "<!-- tables of benchmarks/study_tables.py -->"
 DROPPED = {"per_layer", "plane", "spectra", "inputs", "curve", "claims"}
 
 
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
     parser.add_argument("--of", type=Path, metavar="FILE", help="a file that --keep wrote")
     parser.add_argument("--keep", type=Path, metavar="FILE")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help=f"put the tables between the page's two marks {MARK}")
     parser.add_argument("--widths", type=Path, metavar="PICTURE", help="draw the barrier against the width")
     options = parser.parse_args()
     studies = [json.loads((folder / "study.json").read_text()) for folder in options.folders]
@@ -35,7 +37,11 @@ def main() -> None:
         options.keep.write_text(json.dumps([slim(study) for study in studies], indent=1) + "\n")
     if options.widths is not None:
         width_picture(studies).savefig(options.widths)
-    print(report(studies))
+    if options.into is None:
+        print(report(studies))
+    else:
+        before, _, after = options.into.read_text().split(MARK)
+        options.into.write_text(f"{before}{MARK}\n\n{report(studies)}\n\n{MARK}{after}")
 
 
 def slim(value: Any) -> Any:
@@ -50,7 +56,21 @@ def slim(value: Any) -> Any:
 def report(studies: Sequence[dict[str, Any]]) -> str:
     """All tables as Markdown."""
     tables = [claims(studies), *study_tables(studies)]
-    return "\n\n".join(f"**{table.caption}**\n\n{table.markdown()}" for table in tables)
+    conditions = [f"{study_label(study)}: {made(study)}" for study in studies]
+    return "\n\n".join([*(f"**{table.caption}**\n\n{table.markdown()}" for table in tables), *conditions])
+
+
+def made(study: dict[str, Any]) -> str:
+    """Date, machine, and how much was measured."""
+    machine, settings = study["machine"], study["settings"]
+    counts = f"{len(study['searches']['none'])} searches, {len(study['triples']['none'])} threes"
+    trained = f"{settings['recipe']['epochs']} epochs, seeds {', '.join(study['networks'])}"
+    ste = f", straight-through estimator {study['ste_steps']} steps" if "ste" in settings["methods"] else ""
+    return (
+        f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, {machine['threads']} thread(s), torch "
+        f"{machine['torch']}; {trained}; {counts}; losses on {settings['images']} images, costly measures on "
+        f"{settings['costly_images']}{ste}."
+    )
 
 
 def claims(studies: Sequence[dict[str, Any]]) -> Table:

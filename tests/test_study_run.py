@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,16 @@ def test_nothing_is_done_twice_and_changes_are_noticed(small: tuple[Path, dict[s
         other = Stages()
         run_study(folder, data, replace(SMALL, recipe=recipe, methods=("wm",)), other)
         assert {"train 1", "train 2", "train 3", "match wm-1-2"} <= set(other.seen)
+
+
+def test_a_lost_match_is_found_and_measured_again(small: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    shutil.copytree(small[0], tmp_path, dirs_exist_ok=True)
+    run_study(tmp_path, blobs(), SMALL)
+    (tmp_path / "matches" / "wm-1-2.safetensors").write_bytes(b"broken")
+    again = Stages()
+    found = run_study(tmp_path, blobs(), SMALL, again)
+    assert again.seen == ["match wm-1-2", "measure search-wm-1-2", "measure triple-wm-1-2-3"]
+    assert_close(found["searches"], small[1]["searches"])
 
 
 def test_a_study_goes_on_where_it_was_stopped(small: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -132,10 +132,10 @@ def _settings(
     from ..study.settings import default_settings
 
     changes = {name: value for name, value in given.items() if value is not None}
-    if "images" in changes:
-        changes["costly_images"] = changes["images"]
     try:
         settings = default_settings(cast("Any", network), data, width, seeds, epochs)
+        if "images" in changes:
+            changes["costly_images"] = min(changes["images"], settings.costly_images)
         settings = replace(settings, methods=tuple(methods), **changes)
         settings.factory(data)()  # a width that leaves a layer without units
     except ValueError as error:

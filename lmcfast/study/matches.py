@@ -42,19 +42,34 @@ def find_match(
 
     "wm": coordinate descent. "am": correlations of activations on training images. "ste": theta~ from A's weights, Adam
     with rate 1e-3, the loss at the midpoint; "ste-random": theta~ from random weights. ``seed``: order of the images
-    and random weights of the straight-through estimator. ``progress(step, steps)`` is called by it.
+    and random weights of the straight-through estimator. ``progress(done, total)``: in its steps, else one in all.
     """
-    spec, data, settings = bench.spec, bench.data, bench.settings
+    if method.startswith("ste"):
+        return _straight_through(method, bench, params_a, params_b, seed, progress)
+    progress(0, 1)
     if method == "wm":
-        return weight_matching(spec, params_a, params_b)
-    model_a = copy.deepcopy(bench.with_params(params_a))
-    if method == "am":
-        model_b = copy.deepcopy(bench.with_params(params_b))
-        return activation_matching(spec, model_a, model_b, bench.train)
+        result: MatchResult = weight_matching(bench.spec, params_a, params_b)
+    else:
+        model_a, model_b = (copy.deepcopy(bench.with_params(params)) for params in (params_a, params_b))
+        result = activation_matching(bench.spec, model_a, model_b, bench.train)
+    progress(1, 1)
+    return result
+
+
+def _straight_through(
+    method: str,
+    bench: Bench,
+    params_a: Params,
+    params_b: Params,
+    seed: int,
+    progress: Callable[[int, int], object],
+) -> MatchResult:
+    data, settings = bench.data, bench.settings
     steps = settings.ste_steps(data)
+    progress(0, steps)
     generator = torch.Generator().manual_seed(seed)
     batches = Shuffled(data.train_inputs, data.train_targets, settings.ste_batch, generator)
     return straight_through_matching(
-        spec, model_a, params_b, batches, cross_entropy, steps=steps, seed=seed,
+        bench.spec, bench.with_params(params_a), params_b, batches, cross_entropy, steps=steps, seed=seed,
         start="random" if method == "ste-random" else "a", callback=lambda step, _: progress(step, steps),
     )  # fmt: skip

@@ -132,7 +132,6 @@ class _Study:
     def __init__(self, store: Store, data: Dataset, settings: StudySettings, progress: Progress) -> None:
         self.store, self.data, self.settings, self.progress = store, data, settings, progress
         self.data_key = data_fingerprint(data)
-        self.fingerprints: dict[str, str] = {}
 
     def trained(self, module: torch.nn.Module, seed: int) -> _Network:
         """The network of a seed: from the folder, or trained and put there."""
@@ -214,19 +213,18 @@ class _Study:
         facts = self.store.result(f"match-{name}", key)
         kept = None if facts is None else self.store.permutations(name, facts["permutations"])
         if facts is None or kept is None:
+            self.store.drop_results(f"search-{name}", f"triple-{method}-*")  # of other permutations
             stage = f"match {name}"
-            self.progress(stage, 0, 1)
             began = time.perf_counter()
-            result = find_match(method, self.bench, a.params, b.params, seed=search.model, progress=self._told(stage))
+            result = find_match(
+                method, self.bench, a.params, b.params, seed=search.model,
+                progress=lambda done, total: self.progress(stage, done, total),
+            )  # fmt: skip
             kept, seconds = dict(result.permutations), time.perf_counter() - began
             facts = {"seconds": seconds, "objective": result.objective, "best_step": getattr(result, "best_step", None)}
             facts["permutations"] = self.store.keep_match(name, result)
             self.store.keep_result(f"match-{name}", key, facts)
-            self.progress(stage, 1, 1)
         return _Match(kept, key, facts)
-
-    def _told(self, stage: str) -> Callable[[int, int], object]:
-        return lambda done, total: self.progress(stage, done, total)
 
     def _kept(self, name: str, key: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The result of this name and key from the folder, or measured and put there."""

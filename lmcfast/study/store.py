@@ -46,6 +46,12 @@ class Store:
         with atomic_path(self._result_path(name)) as temporary:
             temporary.write_text(json.dumps({"key": _plain(key), "result": result}) + "\n", encoding="utf-8")
 
+    def drop_results(self, *patterns: str) -> None:
+        """Delete the results of these names (wildcards)."""
+        for pattern in patterns:
+            for path in (self.folder / "results").glob(f"{pattern}.json"):
+                path.unlink(missing_ok=True)
+
     def network_path(self, label: str, seed: int) -> Path:
         return self.folder / "networks" / f"{label}-{seed}.safetensors"
 
