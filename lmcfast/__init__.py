@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from .matching.straight_through import straight_through_matching as straight_through_matching
     from .matching.straight_through_many import straight_through_many as straight_through_many
     from .matching.weight_matching import weight_matching as weight_matching
+    from .merging import MergedFolder as MergedFolder
     from .merging import UnresetBatchNormWarning as UnresetBatchNormWarning
+    from .merging import align_checkpoint as align_checkpoint
+    from .merging import merge_checkpoints as merge_checkpoints
     from .merging import reset_batchnorm as reset_batchnorm
     from .merging.repair import RepairReport as RepairReport
     from .merging.repair import repair as repair
@@ -90,6 +93,9 @@ _HOME = {
     "straight_through_many": "matching.straight_through_many",
     "weight_matching": "matching",
     "UnresetBatchNormWarning": "merging",
+    "MergedFolder": "merging",
+    "align_checkpoint": "merging",
+    "merge_checkpoints": "merging",
     "RepairReport": "merging",
     "repair": "merging",
     "repair_many": "merging",

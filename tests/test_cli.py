@@ -18,7 +18,7 @@ import lmcfast
 from lmcfast.cli import app
 from lmcfast.cli.info import built_for_gpu
 
-COMMANDS = ["demo", "match", "apply", "merge", "barrier", "analyze", "study", "spec", "info"]
+COMMANDS = ["demo", "match", "apply", "align", "merge", "barrier", "analyze", "study", "spec", "info"]
 
 
 @pytest.fixture

@@ -18,16 +18,19 @@ from .plots import (
     plot_trace,
     plot_widths,
 )
+from .sampled import CheckpointDiagnosis, LayerDiagnosis, diagnose_checkpoints
 from .spectra import Spectra, spectra
 from .summary import Summary, mean_deviation
 from .taylor import TaylorBarrier, taylor_barrier
 
 __all__ = [
     "Barrier",
+    "CheckpointDiagnosis",
     "Diagnosis",
     "DistanceReduction",
     "InputEnergy",
     "LayerAlignment",
+    "LayerDiagnosis",
     "LayerDifference",
     "LayerObjective",
     "MergedAlignment",
@@ -40,6 +43,7 @@ __all__ = [
     "Verdict",
     "barrier",
     "diagnose",
+    "diagnose_checkpoints",
     "distance_reduction",
     "energy_share",
     "input_energy",

@@ -20,6 +20,7 @@ import typer
 
 from .. import __version__
 from ..errors import LmcfastError
+from .align import align
 from .analyze import analyze
 from .apply import apply
 from .barrier import barrier
@@ -65,7 +66,7 @@ def _options(
 
 def _register() -> None:
     """A command's docstring ends with its examples, which the help shows last and unwrapped."""
-    for command in (demo, match, apply, merge, barrier, analyze, study, spec, info):
+    for command in (demo, match, apply, align, merge, barrier, analyze, study, spec, info):
         summary, _, rest = (command.__doc__ or "").partition("Example:\n")
         lines = [f"  {line.strip()}" for line in rest.strip().splitlines()]
         app.command(help=summary.strip(), epilog="\n".join(["\b", "Example:", *lines]))(command)

@@ -30,12 +30,13 @@ def weight_files(path: StrPath) -> tuple[Path, ...]:
         if (path / name).exists():
             return (path / name,)
         if (path / f"{name}.index.json").exists():
-            return _indexed(path / f"{name}.index.json")
+            index = path / f"{name}.index.json"
+            return tuple(path / part for part in sorted(set(indexed_files(index).values())))
     raise CheckpointError(f"{path}: is a folder without weights ({', '.join(WEIGHTS)}, or an index of them)", str(path))
 
 
-def _indexed(index: Path) -> tuple[Path, ...]:
-    """The parts that an index names: plain names only, so that nothing outside the folder is read."""
+def indexed_files(index: Path) -> dict[str, str]:
+    """Tensor -> file as an index says: plain names only, so that nothing outside the folder is read."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except OSError as error:
@@ -45,10 +46,11 @@ def _indexed(index: Path) -> tuple[Path, ...]:
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise CheckpointError(f"{index}: is not an index of weights: it has no 'weight_map'", str(index))
-    for name in names.values():
+    for tensor, name in names.items():
         if name != Path(name).name or name == "..":
-            raise CheckpointError(f"{index}: names {name!r}, which is no file of this folder", str(index))
-    return tuple(index.parent / name for name in sorted(set(names.values())))
+            message = f"{index}: names {name!r} for tensor {tensor!r}, which is no file of this folder"
+            raise CheckpointError(message, str(index))
+    return names
 
 
 def read_weights(path: StrPath) -> Checkpoint:

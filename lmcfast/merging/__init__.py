@@ -1,6 +1,7 @@
 """Joining networks: checkpoint files into one, and the statistics of the joined network repaired."""
 
 from .batchnorm import UnresetBatchNormWarning, reset_batchnorm
+from .choice import FamilyFigures, FolderOptions, MergedFolder
 from .files import (
     AppliedFile,
     MatchedFiles,
@@ -11,6 +12,7 @@ from .files import (
     match_files,
     merge_files,
 )
+from .folders import align_checkpoint, merge_checkpoints, plan_checkpoints
 from .models import SpecFile, read_spec, spec_of_file
 from .pairs import AlignedPair, read_pair, read_plain_pair
 from .repair import RepairReport, repair, repair_many, rescale
@@ -18,16 +20,22 @@ from .repair import RepairReport, repair, repair_many, rescale
 __all__ = [
     "AlignedPair",
     "AppliedFile",
+    "FamilyFigures",
+    "FolderOptions",
     "MatchOptions",
     "MatchSummary",
     "MatchedFiles",
     "MergedFile",
+    "MergedFolder",
     "RepairReport",
     "SpecFile",
     "UnresetBatchNormWarning",
+    "align_checkpoint",
     "apply_file",
     "match_files",
+    "merge_checkpoints",
     "merge_files",
+    "plan_checkpoints",
     "read_pair",
     "read_plain_pair",
     "read_spec",
