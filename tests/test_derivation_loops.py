@@ -11,6 +11,7 @@ from helpers import loop_programs
 from helpers.loop_programs import EXPERTS, ROUTERS, TOGETHER, TURNS, WIDTH, Layer, LoopProgram
 from torch import nn
 
+from lmcfast.errors import SpecError
 from lmcfast.spec import PermutationSpec, derive_spec, verify_spec
 from lmcfast.spec.layout import atoms, format_layout
 
@@ -125,6 +126,25 @@ def test_the_members_of_an_ensemble_may_change_places() -> None:
     spec = proved(Parallel())
     assert spec.stacks == {"ups.*.weight": 2, "ups.*.bias": 2, "downs.*": 2}
     assert sorted(len(spec.groups[name].within) for name in spec.movable_groups) == [0, 1]
+
+
+class Picking(Layer):
+    """Each expert sees only its own tokens."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shares, chosen = self.router(x).softmax(-1).topk(2)
+        out = torch.zeros_like(x)
+        for k, expert in enumerate(self.experts):
+            token, slot = torch.where(chosen == k)
+            out.index_add_(0, token, expert(x[token]) * shares[token, slot, None])
+        return out
+
+
+def test_loops_over_the_tokens_of_each_expert_are_an_error() -> None:
+    module = Picking(loop_programs.random.Random(0))
+    module.experts = nn.ModuleList(EXPERTS[0]() for _ in range(TURNS))
+    with pytest.raises(SpecError, match="where a loop picks the tokens of each expert"):
+        derive_spec(module, torch.randn(7, WIDTH))
 
 
 def test_layers_one_after_the_other_keep_their_places() -> None:

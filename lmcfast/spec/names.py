@@ -205,8 +205,10 @@ def _piece(spec: PermutationSpec, name: str, keys: Collection[str]) -> Piece | N
     for target, parts in _RULES:
         for place, part in enumerate(parts):
             match = re.fullmatch(_expression(part), name)
-            key = None if match is None else _filled(target, match.groupdict())
-            if match is None or key not in keys:
+            if match is None:
+                continue
+            key = _filled(target, match.groupdict())
+            if key not in keys:
                 continue
             siblings = [_filled(other, match.groupdict()) for other in parts]
             number = match.groupdict().get("e")

@@ -210,7 +210,7 @@ class _Search:
         """``stack`` or ``cat`` of all turns, in order."""
         if operator_name(node) not in ("stack", "cat", "concat", "concatenate") or not node.args:
             return False
-        tensors = node.args[0]
+        tensors: Any = node.args[0]
         if not isinstance(tensors, list | tuple) or len(tensors) != self.turns:
             return False
         places = [self.place.get(x) for x in tensors if isinstance(x, fx.Node)]
@@ -344,7 +344,7 @@ def _entry(node: fx.Node, turns: int) -> tuple[str, fx.Node, int, int] | None:
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node) or node.kwargs:
         return None
-    rest = node.args[1:]
+    rest: tuple[Any, ...] = node.args[1:]
     if not all(isinstance(x, int) and not isinstance(x, bool) for x in rest):
         return None
     if name == "eq" and len(rest) == 1:
@@ -365,7 +365,7 @@ def _piece(cut: fx.Node, turn: int, turns: int) -> tuple[str, fx.Node, int, int]
     """One of ``turns`` pieces of length 1, all of which are taken one by one."""
     if cut.op != "call_function" or operator_name(cut) not in _PIECES or not isinstance(cut.args[0], fx.Node):
         return None
-    dim = cut.kwargs.get("dim", next(iter(cut.args[1 if operator_name(cut) == "unbind" else 2 :]), 0))
+    dim: Any = cut.kwargs.get("dim", next(iter(cut.args[1 if operator_name(cut) == "unbind" else 2 :]), 0))
     shape = cut.args[0].meta["val"].shape
     single = len(cut.meta["val"]) == turns == shape[dim]
     taken = all(user.target is operator.getitem for user in cut.users)

@@ -14,6 +14,7 @@ from torch import fx
 
 from .aliases import operator_name
 from .loops import Column, Gathering, Loop
+from .statements import as_node
 from .terms import ONE, Label
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ class Rolled:
             return
         removed = column.kind == "select" or (column.kind == "piece" and operator_name(source) == "unbind")
         if column.kind == "piece":
-            source = source.args[0]
-            assert isinstance(source, fx.Node)
+            source = as_node(source.args[0])
         labels = d.of(source)
         d.unify(labels[column.dim], turns)
         d.fix_index_values(source, d.why)
