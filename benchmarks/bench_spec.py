@@ -72,8 +72,8 @@ def examine(name: str) -> dict[str, Any]:
 
     from lmcfast.errors import LmcfastError
     from lmcfast.spec import verify_spec
-    from lmcfast.spec.derivation.assemble import assemble, fixed_classes
-    from lmcfast.spec.derivation.derivation import Derivation
+    from lmcfast.spec.derivation.assemble import fixed_classes
+    from lmcfast.spec.derivation.derived import derived
     from lmcfast.spec.derivation.tracing import trace
 
     network = zoo.build(name)
@@ -83,8 +83,7 @@ def examine(name: str) -> dict[str, Any]:
         begin = time.process_time()
         traced = trace(network.module, network.args, network.kwargs, network.outputs)
         middle = time.process_time()
-        derivation = Derivation(traced)
-        spec = assemble(derivation)
+        derivation, spec = derived(traced)
         row |= {"trace": middle - begin, "derive": time.process_time() - middle}
         row |= _sizes(spec, traced.program.graph)
         row["unsupported"] = dict(derivation.unsupported)

@@ -216,6 +216,7 @@ def test_control_flow_that_depends_on_values_is_an_error_in_one_line(capfd: pyte
     with pytest.raises(SpecError, match="which operators run depends on the values of tensors") as caught:
         derive_spec(Branch(), torch.randn(2, 4))
     assert "\n" not in str(caught.value)
+    assert "(test_derivation.py, line " in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 

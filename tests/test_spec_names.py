@@ -81,6 +81,46 @@ def test_a_fused_projection_from_its_parts() -> None:
     there_and_back(spec, numbered({"a.q_proj.weight": (4, 3), "a.k_proj.weight": (2, 3), "a.v_proj.weight": (6, 3)}))
 
 
+def test_a_fused_projection_of_the_file_that_the_module_has_apart() -> None:
+    axes = {"a.q_proj.weight": ("h q", None), "a.k_proj.weight": ("h", None), "a.v_proj.weight": ("h v", None)}
+    groups = [Group(name, within=("h",)) for name in "qv"]
+    open_spec = PermutationSpec.from_axes(axes, groups=groups)
+    shapes = {"a.q_proj.weight": (4, 3), "a.k_proj.weight": (2, 3), "a.v_proj.weight": (6, 3)}
+    spec = open_spec.bind(numbered(shapes))
+    file = numbered({"a.qkv_proj.weight": (12, 3)})
+    params = there_and_back(spec, file)
+    assert torch.equal(params["a.v_proj.weight"], file["a.qkv_proj.weight"][6:])
+    with pytest.raises(InvalidParamsError, match=r"'a\.qkv_proj\.weight' of shape \(13, 3\)"):
+        match_names(spec, file).to_module(numbered({"a.qkv_proj.weight": (13, 3)}))
+    with pytest.raises(InvalidParamsError, match=r"no key for 'a\.q_proj\.weight'"):
+        match_names(open_spec, file)
+
+
+@pytest.mark.parametrize("stacks", [True, False])
+def test_experts_in_one_tensor_of_the_file_that_the_module_has_apart(stacks: bool) -> None:
+    rows = ["*"] if stacks else ["0", "1", "2"]
+    axes: dict[str, tuple[str, ...]] = {"l.0.mlp.gate.weight": ("expert", "stream")}
+    for row in rows:
+        for part in ("gate_proj", "up_proj", "down_proj"):
+            unit = "unit" if stacks else f"unit.{row}"
+            layouts = ("stream", unit) if part == "down_proj" else (unit, "stream")
+            axes[f"l.0.mlp.experts.{row}.{part}.weight"] = ("expert", *layouts) if stacks else layouts
+    named = {"unit": 5} if stacks else {f"unit.{row}": 5 for row in rows}
+    spec = PermutationSpec.from_axes(
+        axes,
+        {"expert": 3, "stream": 4, **named},
+        groups=[Group("unit", within=("expert",))] if stacks else [],
+        stacks={name: 3 for name in axes if "*" in name},
+    )
+    shapes = {"gate.weight": (3, 4), "experts.gate_up_proj": (3, 10, 4), "experts.down_proj": (3, 4, 5)}
+    file = numbered({f"l.0.mlp.{key}": shape for key, shape in shapes.items()})
+    params = there_and_back(spec, file)
+    if not stacks:
+        assert torch.equal(params["l.0.mlp.experts.1.up_proj.weight"], file["l.0.mlp.experts.gate_up_proj"][1, 5:])
+        with pytest.raises(InvalidParamsError, match="3 experts"):
+            match_names(spec, file).to_module({**file, "l.0.mlp.experts.down_proj": torch.zeros(4, 4, 5)})
+
+
 def test_stacks_of_the_spec() -> None:
     spec = PermutationSpec.from_axes(
         {"m.*.w.weight": ("expert", "unit", None), "gate.weight": ("expert", None)},

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lmcfast.errors import SpecError
+import lmcfast
+from lmcfast import analysis
+from lmcfast.errors import InvalidParamsError, SpecError
 from lmcfast.matching.weight_matching import weight_matching
 from lmcfast.params import apply_permutations, distance, invert_permutations
-from lmcfast.spec import Group, PermutationSpec, verify_spec
-from lmcfast.spec.stacks import stacked, unstacked
+from lmcfast.spec import Group, PermutationSpec, derive_spec, stacked, unstacked, verify_spec
 
 
 class Experts(nn.Module):
@@ -87,6 +88,24 @@ def test_matching_finds_the_order_of_experts_and_their_units(module: Experts) ->
     assert list(aligned) == list(params)
     assert all(torch.equal(aligned[name], params[name]) for name in params)
     assert result.spec.stacks == spec().stacks
+
+
+def test_the_derivation_finds_the_same(module: Experts) -> None:
+    x = torch.randn(7, 4)
+    derived = derive_spec(module, x)
+    assert derived.same(spec().bind(stacked(spec(), module.state_dict())))
+
+
+def test_who_takes_the_tensors_one_by_one(module: Experts) -> None:
+    params = module.state_dict()
+    bound = spec().bind(stacked(spec(), params))
+    moved = [apply_permutations(bound, bound.random_permutations(seed), params) for seed in (1, 2)]
+    many = lmcfast.match_many(spec(), [params, *moved], "anchor")
+    assert all(torch.equal(found[name], params[name]) for found in many.apply() for name in params)
+    scores = lmcfast.similarity(spec(), "expert", params, params)
+    assert torch.allclose(scores, lmcfast.similarity(spec(), "expert", stacked(spec(), params), params))
+    with pytest.raises(InvalidParamsError, match=r"up\.\*\.weight.* one by one .*stacked"):
+        analysis.singular_alignment(spec(), params, params)
 
 
 def test_there_and_back(module: Experts) -> None:

@@ -215,6 +215,14 @@ def test_parameter_without_entry_and_entry_without_parameter() -> None:
     assert other.value.tensor == "9.weight"  # type: ignore[attr-defined]
 
 
+def test_a_spec_of_another_network_is_named() -> None:
+    other = PermutationSpec.from_axes({"up.weight": ("h", None), "down.weight": (None, "h")})
+    with pytest.raises(
+        SpecError, match=r"'0\.weight' of the .* \(and [0-9]+ more\).* with 'up\.weight', 'down\.weight'"
+    ):
+        verify_spec(other, MLP, networks.inputs(4, 6))
+
+
 def test_inputs_that_the_module_cannot_take() -> None:
     module = networks.mlp((6, 8, 7, 5))
     spec = spec_from_params(networks.params_of(module))

@@ -6,13 +6,14 @@ import glob
 import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 
 from ..params import apply_permutations, compose_permutations, invert_permutations
 from ..spec import PermutationSpec, check_finite, check_params
+from ..spec.stacks import stacked
 from .problem import Params, Permutations, scored_weights
 from .universe import relax_together
 from .weight_matching import weight_matching
@@ -117,6 +118,10 @@ def match_many(
         raise ValueError(f"anchor: must be an index of the {len(models)} networks, not {anchor!r}")
     if max_rounds < 1:
         raise ValueError(f"max_rounds must be at least 1, not {max_rounds}")
+    if spec.stacks:
+        whole = [stacked(spec, params) for params in models]
+        found = match_many(replace(spec, stacks={}), whole, method, anchor, max_rounds, seed, **options)
+        return replace(found, spec=replace(found.spec, stacks=spec.stacks), models=list(models))
     bound = check_params(spec, models[0], "models[0]")
     for index, params in enumerate(models[1:], 1):
         check_params(bound, params, f"models[{index}]")

@@ -13,6 +13,7 @@ from .places import Place, group_places, unfold
 from .report import SpecReport
 from .similarity import similarity
 from .spec import Group, PermutationSpec
+from .stacks import stacked, unstacked
 from .tables import feed_forward_spec, resnet_spec, spec_from_params, vgg_spec
 from .verify import VerifyReport, verify_spec
 
@@ -44,7 +45,9 @@ __all__ = [
     "similarity",
     "spec_for",
     "spec_from_params",
+    "stacked",
     "unfold",
+    "unstacked",
     "verify_spec",
     "vgg_spec",
 ]

@@ -10,6 +10,7 @@ import torch
 from ..errors import InvalidParamsError, InvalidPermutationError, SpecError
 from .binding import and_more
 from .spec import PermutationSpec
+from .stacks import members
 
 Params = Mapping[str, torch.Tensor]
 
@@ -26,6 +27,13 @@ def check_params(
     for name, tensor in params.items():
         if not isinstance(tensor, torch.Tensor):
             raise InvalidParamsError(f"{argument}: {name!r} is not a tensor but {type(tensor).__name__}", name)
+    apart = next((name for name, k in spec.stacks.items() if all(part in params for part in members(name, k))), None)
+    if apart is not None:
+        raise InvalidParamsError(
+            f"{argument}: the spec's tensor {apart!r} is a stack of tensors that stand one by one here, which this "
+            "function does not take; lmcfast.spec.stacked(spec, params) puts them together",
+            apart,
+        )
     try:
         bound = spec.bind(params)
     except InvalidParamsError as error:

@@ -17,6 +17,7 @@ import torch
 
 from ..errors import CheckpointError, SpecError
 from ..io.atomic import reason
+from .outputs import first_line
 from .spec import PermutationSpec
 from .tables.by_config import table_for, table_types
 
@@ -109,9 +110,14 @@ def make_network(source: str | PathLike[str] | Mapping[str, Any] | Any, device: 
     config = read_config(source)
     names = config.get("architectures") or []
     made = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(config)
-    network = getattr(transformers, str(names[0]), None) if names else None
-    if network is None and not names:
-        network = transformers.AutoModel._model_mapping.get(type(made), None)
+    try:
+        network = getattr(transformers, str(names[0]), None) if names else None
+        if network is None and not names:
+            network = transformers.AutoModel._model_mapping.get(type(made), None)
+    except ImportError as error:  # of something that the class needs
+        raise SpecError(
+            f"transformers cannot load its network for {config['model_type']!r}: {first_line(error)}"
+        ) from None
     if not (isinstance(network, type) and issubclass(network, transformers.PreTrainedModel)):
         raise SpecError(f"transformers has no class {names[0] if names else 'for this configuration'!r}")
     with torch.device(device):

@@ -1,21 +1,23 @@
 """Names of a module's tensors and keys of its checkpoint: a mapping that leads both ways.
 
 A spec speaks the names of the module. A checkpoint may hold the same tensors under other keys: with a prefix more or
-less, tied tensors once, experts one by one where the module has them in one tensor, and the arms of a fused projection
-side by side. :func:`match_names` finds the way from one to the other, from names alone; nothing is guessed: a key that
-leads nowhere and a tensor that no key leads to are errors.
+less, tied tensors once, experts one by one where the module has them in one tensor or the reverse, and the arms of a
+projection fused in one of both and side by side in the other. :func:`match_names` finds the way from one to the other,
+from names alone; nothing is guessed: a key that leads nowhere and a tensor that no key leads to are errors.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from ..errors import InvalidParamsError
 from .binding import added_prefix
+from .layout import layout_size
+from .pieces import Piece, joined, taken
 from .spec import PermutationSpec
 from .stacks import members
 
@@ -25,8 +27,8 @@ _CARRIED = ("position_ids", "token_type_ids", "inv_freq", "attn.bias", "attn.mas
 """Ends of keys that old files have beside a module's tensors: constants and counters, carried along as they are."""
 
 _VARIABLE = re.compile(r"\{([a-z]+)\}")
-_FORMS = {"p": r"(?:.*\.)?", "leaf": "weight|bias"}
-"""What a variable of a rule may be; all others are numbers."""
+_FORMS = {"p": r"(?:.*\.)?", "leaf": "weight|bias", "e": r"[0-9]+|\*"}
+"""What a variable of a rule may be (``*``: a stack of all experts); all others are numbers."""
 
 _MIXTRAL, _FINE = "{p}block_sparse_moe.experts.{e}.", "{p}mlp.experts.{e}."
 _VIT = "{p}encoder.layer.{i}."
@@ -68,10 +70,14 @@ class Source:
 
 @dataclass(frozen=True)
 class NameMap:
-    """``sources``: tensor of the module -> the keys that it is made of. ``carried``: keys that no tensor needs."""
+    """``sources``: tensor of the module -> the keys that it is made of; ``pieces``: -> the key that it is part of.
+
+    ``carried``: keys that no tensor needs.
+    """
 
     sources: dict[str, Source]
     carried: tuple[str, ...] = ()
+    pieces: dict[str, Piece] = field(default_factory=dict)
 
     def to_module(self, tensors: Params) -> dict[str, torch.Tensor]:
         """The checkpoint's tensors as the module names them; tied names share one tensor."""
@@ -82,14 +88,14 @@ class NameMap:
                     torch.cat([tensors[k] for k in row]) if len(row) > 1 else tensors[row[0]] for row in source.rows
                 ]
                 made[source] = torch.stack(rows) if source.stacked else rows[0]
-        return {name: made[source] for name, source in self.sources.items()}
+        return {name: made[source] for name, source in self.sources.items()} | taken(self.pieces, tensors)
 
     def to_checkpoint(self, params: Params, like: Params) -> dict[str, torch.Tensor]:
         """The module's tensors under the keys of the checkpoint ``like``, in its order.
 
         ``like`` tells how long the parts of joined tensors are, and is the source of what is carried along.
         """
-        found = {key: like[key] for key in self.carried}
+        found = {key: like[key] for key in self.carried} | joined(self.pieces, params)
         for name, source in self.sources.items():
             rows = params[name].unbind(0) if source.stacked else [params[name]]
             for row, tensor in zip(source.rows, rows, strict=True):
@@ -109,24 +115,29 @@ def match_names(spec: PermutationSpec, keys: Iterable[str], spare: Collection[st
     rename = _prefix_change(spec, known)
     own = {rename(key): key for key in known}
     sources: dict[str, Source] = {}
+    pieces: dict[str, Piece] = {}
     for name in spec.axes:
         source = _stack(name, spec.stacks[name], own) if name in spec.stacks else _source(name, own)
+        piece = _piece(spec, name, own) if source is None else None
         if source is not None:
             sources[name] = source
+        elif piece is not None:
+            pieces[name] = piece
     for alias, canonical in spec.tied.items():
         family = [canonical, *(other for other, same in spec.tied.items() if same == canonical)]
         first = next((sources[name] for name in family if name in sources), None)
         if first is not None:
             sources.setdefault(canonical, first)
             sources.setdefault(alias, first)
-    missing = [name for name in spec.axes if name not in sources]
-    used = {key for source in sources.values() for key in source.keys}
+    missing = [name for name in spec.axes if name not in sources and name not in pieces]
+    used = {key for source in sources.values() for key in source.keys} | {piece.key for piece in pieces.values()}
     left = [key for key in own if key not in used]
     extra = [own[key] for key in left if not key.endswith(_CARRIED) and own[key] not in spare]
     if missing or extra:
         raise _mismatch(missing, extra)
     back = {name: Source(_renamed(source.rows, own), source.stacked) for name, source in sources.items()}
-    return NameMap({name: back[name] for name in spec.axes}, tuple(own[key] for key in left))
+    parts = {name: replace(piece, key=own[piece.key]) for name, piece in pieces.items()}
+    return NameMap({name: back[name] for name in spec.axes if name in back}, tuple(own[key] for key in left), parts)
 
 
 def _renamed(rows: tuple[tuple[str, ...], ...], own: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
@@ -182,11 +193,42 @@ def _source(name: str, keys: Collection[str]) -> Source | None:
         match = re.fullmatch(_expression(target), name)
         if match is None:
             continue
-        filled = [_VARIABLE.sub(lambda found: match.groupdict().get(found[1], found[0]), part) for part in parts]  # noqa: B023
+        filled = [_filled(part, match.groupdict()) for part in parts]
         source = _experts(filled, keys) if "{e}" in filled[0] else Source((tuple(filled),))
         if source.rows and all(key in keys for key in source.keys):
             return source
     return None
+
+
+def _piece(spec: PermutationSpec, name: str, keys: Collection[str]) -> Piece | None:
+    """The rules read backwards: a tensor that the module has apart and the checkpoint as part of one."""
+    for target, parts in _RULES:
+        for place, part in enumerate(parts):
+            match = re.fullmatch(_expression(part), name)
+            if match is None:
+                continue
+            key = _filled(target, match.groupdict())
+            if key not in keys:
+                continue
+            siblings = [_filled(other, match.groupdict()) for other in parts]
+            number = match.groupdict().get("e")
+            lengths = _lengths(spec, siblings, axis=1 if number == "*" else 0)
+            if lengths is not None:
+                start = sum(lengths[:place])
+                index = int(number) if number is not None and number != "*" else None
+                return Piece(key, 1 if number == "*" else 0, start, start + lengths[place], index)
+    return None
+
+
+def _lengths(spec: PermutationSpec, names: Sequence[str], axis: int) -> list[int] | None:
+    """The lengths of an axis of several tensors, where the spec has all of them and knows its sizes."""
+    if not spec.is_bound or any(name not in spec.axes for name in names):
+        return None
+    return [layout_size(spec.axes[name][axis], spec.sizes) for name in names]
+
+
+def _filled(pattern: str, values: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda found: values.get(found[1], found[0]), pattern)
 
 
 def _experts(parts: Sequence[str], keys: Collection[str]) -> Source:

@@ -11,6 +11,7 @@ from ..errors import SpecError
 from ..terms import PRECISIONS, Precision, Term, accumulate
 from .checks import check_params, check_permutations
 from .places import Place, group_places, unfold, unfold_permuted
+from .stacks import stacked
 
 if TYPE_CHECKING:
     from .spec import PermutationSpec
@@ -43,6 +44,7 @@ def similarity(
         raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {precision!r}")
     if group not in spec.groups:
         raise SpecError(f"the spec has no group {group!r}; it has {', '.join(map(repr, spec.groups))}", group=group)
+    params_a, params_b = stacked(spec, params_a), stacked(spec, params_b)
     bound = check_params(spec, params_a, "params_a", strict=False)
     check_params(bound, params_b, "params_b", strict=False)
     setting = _setting(bound, group, permutations or {})

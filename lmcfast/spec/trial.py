@@ -14,7 +14,9 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from ..errors import InvalidInputsError, SpecError
+from .binding import and_more
 from .checks import may_lack_entry
+from .consistency import some
 from .copies import shared_copy
 from .experts import one_graph_for_experts
 from .float64 import in_float64, widen
@@ -74,12 +76,16 @@ class Trial:
     @staticmethod
     def _check_names(spec: PermutationSpec, parameters: Mapping[str, torch.Tensor]) -> None:
         tied = {tensor.data_ptr() for name, tensor in parameters.items() if name in spec.axes}
-        for name, tensor in parameters.items():
-            if name in spec.axes or may_lack_entry(tensor):
-                continue
-            known = tensor.data_ptr() in tied and tensor.numel() > 0
-            hint = "; it shares its storage with one that has: name it in `tied`" if known else ""
-            raise SpecError(f"parameter {name!r} of the module has no entry in the spec{hint}", tensor=name)
+        lacking = [name for name, tensor in parameters.items() if name not in spec.axes and not may_lack_entry(tensor)]
+        if not lacking:
+            return
+        name, tensor = lacking[0], parameters[lacking[0]]
+        hint = and_more(lacking)
+        if tensor.data_ptr() in tied and tensor.numel() > 0:
+            hint = "; it shares its storage with one that has: name it in `tied`"
+        elif not any(other in parameters for other in spec.axes):
+            hint += f"; the spec is of a network with {some(spec.axes)}"
+        raise SpecError(f"parameter {name!r} of the module has no entry in the spec{hint}", tensor=name)
 
     def moved(self, spec: PermutationSpec, setting: Setting) -> dict[str, torch.Tensor]:
         """The module's tensors moved by a setting of ``spec`` (the trial's, or a variation of it)."""

@@ -9,8 +9,7 @@ from torch import nn
 
 from ...errors import SpecError
 from ..spec import PermutationSpec
-from .assemble import assemble
-from .derivation import Derivation
+from .derived import derived
 from .tracing import trace
 
 
@@ -36,12 +35,12 @@ def derive_spec(
     ``InvalidInputsError``: the module can't take the example inputs. ``SpecError``: it can't be exported, since its
     operators depend on values; or, with ``strict``, the operators that aren't understood.
     """
-    derivation = Derivation(trace(module, example_inputs, kwargs, outputs))
+    derivation, spec = derived(trace(module, example_inputs, kwargs, outputs))
     if strict and derivation.unsupported:
         listed = [f"{name} ({count}x)" for name, count in derivation.unsupported.most_common()]
         more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
         raise SpecError(f"operators that the derivation does not understand: {', '.join(listed[:5])}{more}")
-    return assemble(derivation)
+    return spec
 
 
 __all__ = ["derive_spec"]

@@ -45,6 +45,10 @@ class Memory:
         """Whether some operator writes to the node's memory, before or after."""
         return self._bases[node] in self._written
 
+    def base(self, node: fx.Node) -> fx.Node:
+        """The first node whose memory the node may share; itself for a new tensor."""
+        return self._bases[node]
+
     def _read(self, graph: fx.Graph) -> None:
         for node in graph.nodes:
             wrapped = wrapped_graph(node)
@@ -60,7 +64,7 @@ class Memory:
             shares = node.op == "call_function" and isinstance(first, fx.Node) and _shares_memory(node)
             base = self._bases[first] if shares and isinstance(first, fx.Node) and wrapped is None else node
             self._bases.setdefault(node, base)
-        self._written.update(self._bases[x] for node in graph.nodes for x in _written_by(node))
+        self._written.update(self._bases[x] for node in graph.nodes for x in written_by(node))
 
 
 def placeholders(graph: fx.Graph) -> list[fx.Node]:
@@ -75,7 +79,7 @@ def _shares_memory(node: fx.Node) -> bool:
     return schema is None or any(result.alias_info is not None for result in schema.returns)
 
 
-def _written_by(node: fx.Node) -> Iterator[fx.Node]:
+def written_by(node: fx.Node) -> Iterator[fx.Node]:
     """The arguments that an operator writes to."""
     schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
     if schema is None:

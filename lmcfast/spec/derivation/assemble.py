@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import SpecError
 from .. import layout as layouts
 from ..spec import Group, PermutationSpec
+from ..stacks import members
 from .labels import Labels
 from .naming import Use, group_names
 from .settle import settle
@@ -67,16 +68,21 @@ def _stated(derivation: Derivation, unstated: Mapping[str, str]) -> PermutationS
         groups,
         {name: tensor_layouts(labels, axes, names) for name, axes in tensors.items()},
         tied=_tied(derivation, tensors),
-        buffers=frozenset(tensors) & derivation.trace.buffers,
+        buffers=frozenset(name for name in tensors if derivation.is_buffer(name)),
         why_fixed=_why_fixed(labels, tensors),
+        stacks=derivation.stacks,
     )
 
 
 def _entries(derivation: Derivation) -> dict[str, list[Label]]:
-    """Labels by canonical name, parameters first."""
+    """Labels by canonical name, parameters first; a stack stands where its first member would."""
     found: dict[str, list[Label]] = {}
     trace = derivation.trace
+    stack_of = {part: stack for stack, number in derivation.stacks.items() for part in members(stack, number)}
     for name, tensor in trace.tensors.items():
+        if name in stack_of:
+            found[stack_of[name]] = derivation.parameters[stack_of[name]]
+            continue
         if name in trace.buffers and (name not in trace.permanent or not tensor.is_floating_point() or not tensor.ndim):
             continue
         axes = derivation.parameters.get(name)
@@ -153,7 +159,7 @@ def fixed_classes(derivation: Derivation) -> Iterator[tuple[str, PermutationSpec
     held = {
         index
         for name, axes in derivation.parameters.items()
-        if name in derivation.trace.buffers
+        if derivation.is_buffer(name)
         for label in axes
         for index in labels.atoms(label)
         if labels.reason(index) is not None
@@ -166,7 +172,8 @@ def fixed_classes(derivation: Derivation) -> Iterator[tuple[str, PermutationSpec
             {"alone": Group("alone", labels.size(Atom(index)))},
             {name: tensor_layouts(labels, axes, {index: "alone"}) for name, axes in tensors.items()},
             tied=_tied(derivation, tensors),
-            buffers=frozenset(tensors) & derivation.trace.buffers,
+            buffers=frozenset(name for name in tensors if derivation.is_buffer(name)),
+            stacks=derivation.stacks,
         )
         yield reason, spec
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from ..stacks import members
 from .aliases import operator_name, placeholders, wrapped_graph
 from .buffers import even_dims, moves_with_units
+from .loops import Loop
+from .rolling import Rolled
 from .rules import RULES, Rule
 from .settle import settle
 from .statements import Statements, as_node
@@ -29,28 +32,37 @@ from .tracing import Trace
 class Derivation(Statements):
     """The labels of a traced module: run, then settled.
 
-    ``parameters``: tensor name -> labels of its axes. ``unsupported``: operators that were not understood on labels
-    that could have moved, with how often.
+    ``loops``: those over modules that are rolled up, so that the modules' order can move (:mod:`.loops`).
+    ``parameters``: tensor name, or that of a stack -> labels of its axes. ``unsupported``: operators that were not
+    understood on labels that could have moved, with how often.
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, loops: Sequence[Loop] = ()) -> None:
         super().__init__(trace.program.graph)
         self.trace = trace
+        self.stacks = {name: number for loop in loops for name, number in loop.stacks().items()}
+        self.rolled = Rolled(self, loops)
         self.parameters: dict[str, list[Label]] = {}
         self.unsupported: Counter[str] = Counter()
         for node in trace.program.graph.nodes:
             self._visit(node)
         settle(self)
 
+    def is_buffer(self, name: str) -> bool:
+        """Whether a tensor, or what a stack is of, is a buffer."""
+        return (members(name, 1)[0] if name in self.stacks else name) in self.trace.buffers
+
     # ---- the walk
 
     def _visit(self, node: fx.Node) -> None:
+        if self.rolled.visit(node):
+            return
         if node.op == "placeholder":
             self._place(node)
         elif node.op == "get_attr":
             self.tensors[node] = self._all_fixed(node.meta.get("val"), "a constant")
         elif node.op == "call_function":
-            self._call(node)
+            self.call(node)
         elif node.op == "output":
             for leaf in pytree.tree_leaves(node.args):
                 if isinstance(leaf, fx.Node):
@@ -69,15 +81,23 @@ class Derivation(Statements):
             return
         name = self.trace.canonical[name]
         if name not in self.parameters:
-            why = self._why_not(name)
-            labels: list[Label] = []
-            for size in value.shape:
-                # The general case: a later axis may be permuted differently for each index of the earlier ones.
-                labels.append(self.atom(size, labels, why))
-            self.parameters[name] = labels
+            self.parameters[name] = self._axes(value.shape, [], self._why_not(name))
         self.tensors[node] = self.parameters[name]
         if name in self.trace.buffers and name not in self.trace.permanent:
             self.set_even(node, even_dims(self.trace.tensors[name]))  # made anew with every module, as a constant is
+
+    def place_stack(self, name: str, node: fx.Node, turns: Label) -> None:
+        """Label the parameters of all turns of a loop as one tensor; ``node``: the placeholder of one of them."""
+        shape = node.meta["val"].shape
+        labels = self.parameters[name] = self._axes(shape, [turns], None)
+        self.tensors[node] = labels[1:]
+
+    def _axes(self, shape: Sequence[int], first: Sequence[Label], why: str | None) -> list[Label]:
+        """The general case: a later axis may be permuted differently for each index of the earlier ones."""
+        labels = list(first)
+        for size in shape:
+            labels.append(self.atom(size, labels, why))
+        return labels
 
     def _why_not(self, name: str) -> str | None:
         """Why a parameter or buffer can't move at all."""
@@ -86,7 +106,8 @@ class Derivation(Statements):
             return "a buffer that is not learned"
         return None if uses else "not used"
 
-    def _call(self, node: fx.Node) -> None:
+    def call(self, node: fx.Node) -> None:
+        """Label what an operator makes."""
         if node.target is operator.getitem:
             source, k = node.args
             assert isinstance(source, fx.Node)

@@ -55,7 +55,7 @@ def _path(tensor: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     *parts, last = tensor.split(".")
     if last not in _PLAIN:
         parts.append(_ENDING.sub("", last))
-    words = tuple(_UNFIT.sub("-", part).lstrip("_") or "h" for part in parts if not part.isdigit())
+    words = tuple(_UNFIT.sub("-", part).lstrip("_") or "h" for part in parts if not (part.isdigit() or part == "*"))
     return words or ("h",), tuple(part for part in parts if part.isdigit())
 
 

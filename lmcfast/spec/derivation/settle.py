@@ -42,7 +42,7 @@ class _Settling:
 
     def run(self) -> None:
         """Sweep over all tensors and sums until a sweep changes nothing."""
-        tensors = list(dict.fromkeys(_tensors(self.derivation.tensors.values())))
+        tensors = list(dict.fromkeys(_shapes(self.derivation)))
         for _ in range(_MAX_ROUNDS):
             self.changed = False
             tensors = list(dict.fromkeys(tuple(map(self.labels.normal, tensor)) for tensor in tensors))
@@ -179,6 +179,14 @@ class _Settling:
             if not (self.labels.is_fixed(arm) and self.labels.is_fixed(case.arms[0])):
                 self.labels.unify(case.arms[0], arm, why)
         self.changed |= self.labels.normal(case) != case
+
+
+def _shapes(derivation: Statements) -> Iterator[Shape]:
+    """The labels of all tensors; those of one turn of a loop have the turns beside them."""
+    for node, entry in derivation.tensors.items():
+        beside = (derivation.beside[node],) if node in derivation.beside else ()
+        for shape in _tensors([entry]):
+            yield (*beside, *shape)
 
 
 def _tensors(entries: Iterable[Any]) -> Iterator[Shape]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,8 @@ class Statements:
 
     ``tensors``: node -> the labels of its dimensions (a list of such for several outputs). ``contractions``: for
     :mod:`.settle`. ``index_tags``: source of index values -> (the label that they index, the labels of the index
-    tensor). ``why``: the operator at work, for reports.
+    tensor). ``why``: the operator at work, for reports. ``beside``: nodes of one turn of a loop that is rolled up ->
+    the label of the turns, which all its tensors have beside their own dimensions.
     """
 
     def __init__(self, graph: fx.Graph) -> None:
@@ -45,6 +47,8 @@ class Statements:
         self.contractions: list[Contraction] = []
         self.index_tags: dict[str, tuple[Label, list[Label]]] = {}
         self.why = "?"
+        self.beside: dict[fx.Node, Label] = {}
+        self._turns: tuple[Label, ...] = ()
         self._even: dict[fx.Node, frozenset[int]] = {}
         self._constants: dict[fx.Node, torch.Tensor] = {}
         self._index_values: dict[fx.Node | tuple[fx.Node, int], IndexValues] = {}
@@ -90,7 +94,8 @@ class Statements:
 
     def atom(self, size: int, others: Iterable[Label] = (), why: str | None = None) -> Label:
         """A new label that may vary with the labels in ``others``; fixed where a reason is given."""
-        return self.labels.atom(size, [i for label in others for i in self.labels.atoms(label)], why)
+        around = (*others, *self._turns)
+        return self.labels.atom(size, [i for label in around for i in self.labels.atoms(label)], why)
 
     def free(self, size: int, others: Iterable[Label] = ()) -> Label:
         """A new label for a dimension along which the tensor is constant; ``others``: its other dimensions."""
@@ -175,7 +180,20 @@ class Statements:
 
     def contract(self, over: Label, batch: Sequence[Label], others: Sequence[Label]) -> None:
         """A sum over a dimension: it may vary with ``batch`` only, and nothing in ``others`` may vary with it."""
-        self.contractions.append(Contraction(over, tuple(batch), tuple(others)))
+        self.contractions.append(Contraction(over, (*batch, *self._turns), (*others, *self._turns)))
+
+    @contextmanager
+    def in_a_turn(self, turns: Label) -> Iterator[None]:
+        """What is stated meanwhile holds in each turn of a loop: ``turns`` is a dimension beside all others.
+
+        An operator that works on one turn's tensors works on those of every turn alike, so its rule says what may
+        happen to each of them; what it makes may vary with the turn.
+        """
+        before, self._turns = self._turns, (turns,)
+        try:
+            yield
+        finally:
+            self._turns = before
 
     # ---- common steps
 
@@ -243,9 +261,10 @@ class Statements:
         The dimension is fixed, unless the values of ``index`` are known to index the same group.
         """
         places = self.of(index)
-        values = self.index_values(index)
+        values = None if self._turns else self.index_values(index)
         if values is None:
             self.fix(labels[dim], "indexed by data")
+            self.fix_index_values(index, "a lookup in a loop")
             self.contract(labels[dim], [], [label for k, label in enumerate(labels) if k != dim])
         else:
             self.unify(labels[dim], values.label)

@@ -6,12 +6,15 @@ The training graph (no decompositions) keeps linear layers, norms and attention 
 from __future__ import annotations
 
 import logging
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +27,7 @@ from ..experts import one_graph_for_experts
 from ..outputs import default_outputs, first_line, tensors_in
 
 _PREFIX = "inner."
+_PLACE = re.compile(r'File "([^"]+)", line ([0-9]+), in ')
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,8 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         failure = error
     if _depends_on_data(failure):
         raise SpecError(
-            "the module cannot be traced: which operators run depends on the values of tensors "
-            f"({first_line(failure)}); derive from a variant without this branch, or write the spec by hand"
+            f"the module cannot be traced: which operators run depends on the values of tensors{_line(failure)}; "
+            "derive from a variant without this branch, or write the spec by hand"
         ) from failure
     try:
         module(*args, **kwargs)
@@ -147,12 +151,22 @@ def _depends_on_data(error: Exception) -> bool:
     return "DataDependent" in type(error).__name__ or "data-dependent" in str(error)
 
 
+def _line(error: Exception) -> str:
+    """The last line of the module's own code that an error of the tracer names, if it names one."""
+    own = [place for place in _PLACE.findall(str(error)) if f"{os.sep}torch{os.sep}" not in place[0]]
+    return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
+
+
 def _check(program: torch.export.ExportedProgram) -> None:
     """There is an output, and all shapes are numbers."""
     for node in program.graph.nodes:
         for value in tensors_in(node.meta.get("val")):
             if not all(isinstance(size, int) for size in value.shape):
-                raise SpecError(f"the module cannot be traced: the shape of {node.name!r} depends on values of tensors")
+                raise SpecError(
+                    f"the module cannot be traced: the shape of {node.name!r} depends on the values of tensors, as "
+                    "where a loop picks the tokens of each expert; derive from a variant without it, or write the spec "
+                    "by hand"
+                )
         if node.op == "output" and not any(isinstance(leaf, fx.Node) for leaf in pytree.tree_leaves(node.args)):
             raise SpecError("the module's output holds no tensor that could stay as it is; see `outputs`")
 
