@@ -99,7 +99,7 @@ def merge(
         pairs = folders.layer_weights(layer_weights)
         with common.reporting(debug):
             options = folders.folder_options(
-                spec, residual, groups, fix, only, min(max_sweeps, 20), dtype, max_memory, no_prove, no_resume
+                spec, residual, groups, fix, only, max_sweeps, dtype, max_memory, no_prove, no_resume
             )
             if dry_run:
                 _plan(models, base, options, diagnose, as_json)
